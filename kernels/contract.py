@@ -1,0 +1,469 @@
+"""What a backend is: the operations, their signatures and costs, and the format of a plan.
+
+A backend has every operation of :class:`Backend`, under the same name with the same parameters, and
+runs a :class:`Plan`. Outputs are written in place, into arrays that the caller gives. ``B`` is rows
+of a batch, ``I`` inputs, ``O`` outputs; all arrays of one call have one dtype, float32 or float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from .formulas import ACTIVATIONS, ActivationFormula, LossFormula, UpdateFormula
+
+DTYPES = ("float32", "float64")
+
+
+# ---- what operations are given besides arrays ----
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An activation formula with its settings."""
+
+    formula: ActivationFormula
+    settings: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def keywords(self) -> dict[str, float]:
+        return dict(self.settings)
+
+    @property
+    def is_identity(self) -> bool:
+        return self.formula is ACTIVATIONS["identity"]
+
+
+IDENTITY = Activation(ACTIVATIONS["identity"])
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss: softmax cross-entropy where ``formula`` is None, else an elementwise formula."""
+
+    formula: LossFormula | None = None
+    settings: tuple[tuple[str, float], ...] = ()
+    smoothing: float = 0.0
+
+    @property
+    def keywords(self) -> dict[str, float]:
+        return dict(self.settings)
+
+
+class Dropout(NamedTuple):
+    """A dropout mask: a Philox function of its place, kept where the word is at least a threshold.
+
+    The word of element (r, c) is word ``c // 16 % 4`` of the block with counter
+    ``(r, c // 64 * 16 + c % 16, step, 256 epoch + layer)`` and key ``seed``.
+    """
+
+    probability: float
+    layer: int
+    seed: int = 0
+    epoch: int = 0
+    step: int = 0
+
+    @property
+    def threshold(self) -> int:
+        """Words below this are dropped."""
+        return int(self.probability * 2**32)
+
+    @property
+    def scale(self) -> float:
+        """What is kept is multiplied by this (inverted dropout)."""
+        return 1.0 / (1.0 - self.probability)
+
+    @property
+    def stream(self) -> int:
+        """The last word of the counter."""
+        return 256 * self.epoch + self.layer
+
+
+SHUFFLE_STREAM = 0xFFFFFFFF
+"""Last counter word of the words that shuffle: word i is word i % 4 of (i // 4, 0, epoch, this)."""
+DRAW_STREAM = 0xFFFFFFFE
+"""The same for draws with replacement."""
+
+
+# ---- the plan ----
+
+
+@dataclass(frozen=True)
+class Row:
+    """One operation of a plan: what it reads and writes, by name, and its settings."""
+
+    op: str
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """Working memory of a plan: ``width`` columns, and as many rows as a chunk, or one."""
+
+    name: str
+    width: int
+    per_row: bool = True
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A trained array, a view into the arena; ``decayed`` says whether weight decay touches it."""
+
+    name: str
+    shape: tuple[int, ...]
+    decayed: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A lowered network: operations in order, first those of each chunk, then those of each step.
+
+    Parameters
+    ----------
+    dtype : str
+    batch_rows, chunk_rows : int
+        Rows of a step, and rows walked at once; a step of several chunks stores its gradients.
+    inputs, outputs : int
+        Columns of the data and of the last buffer.
+    chunk, step : tuple of Row
+    buffers, parameters : tuple
+        Buffers by what is named in rows; parameters that are trained.
+    constants : tuple of Parameter
+        Arrays that are read (and, for running statistics, moved), but not trained.
+    loss : Loss or None
+    update : UpdateFormula or None
+        The optimizer's formula; None for a plan that only predicts or evaluates.
+    clip_norm, clip_value : float or None
+    output : str
+        The buffer that holds the network's outputs.
+    """
+
+    dtype: str
+    batch_rows: int
+    chunk_rows: int
+    inputs: int
+    outputs: int
+    chunk: tuple[Row, ...]
+    step: tuple[Row, ...]
+    buffers: tuple[Buffer, ...]
+    parameters: tuple[Parameter, ...]
+    constants: tuple[Parameter, ...]
+    output: str
+    loss: Loss | None = None
+    update: UpdateFormula | None = None
+    clip_norm: float | None = None
+    clip_value: float | None = None
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a buffer (for one chunk), parameter or constant."""
+        return self._shapes()[name]
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        shapes = {p.name: p.shape for p in (*self.parameters, *self.constants)}
+        for buffer in self.buffers:
+            rows = (self.chunk_rows,) if buffer.per_row else ()
+            shapes[buffer.name] = (*rows, buffer.width)
+        return shapes
+
+    def cost(self, row: Row) -> Cost:
+        """Flops and bytes of one pass of a row over a whole chunk."""
+        shapes = self._shapes()
+        itemsize = np.dtype(self.dtype).itemsize
+        elements = [int(np.prod(shapes[name])) for name in (*row.reads, *row.writes)
+                    if name in shapes]
+        flops = COSTS.get(row.op, _elementwise)(
+            [shapes.get(name, ()) for name in row.reads],
+            [shapes.get(name, ()) for name in row.writes],
+        )
+        return Cost(flops, sum(elements) * itemsize)
+
+    def __str__(self) -> str:
+        lines = [f"plan: {self.dtype}, batch {self.batch_rows}, chunk {self.chunk_rows}"]
+        for title, rows in (("each chunk", self.chunk), ("each step", self.step)):
+            if rows:
+                lines.append(f"{title}:")
+            for row in rows:
+                cost = self.cost(row)
+                detail = ", ".join(_spell(k, v) for k, v in row.settings.items())
+                lines.append(
+                    f"  {row.op:<19} {', '.join(row.reads):<34} -> {', '.join(row.writes):<30}"
+                    f" {cost.flops / 1e6:9.3f} Mflop {cost.bytes / 1e6:8.3f} MB  {detail}".rstrip()
+                )
+        return "\n".join(lines)
+
+
+class Cost(NamedTuple):
+    """What an operation does, at least: floating-point operations, bytes read and written."""
+
+    flops: int
+    bytes: int
+
+
+def _spell(name: str, value: Any) -> str:
+    if isinstance(value, Activation):
+        return value.formula.name
+    if isinstance(value, Dropout):
+        return f"dropout {value.probability:g}"
+    if isinstance(value, Loss):
+        return value.formula.name if value.formula else "cross_entropy"
+    return f"{name} {value}"
+
+
+def _elementwise(reads: list[tuple[int, ...]], writes: list[tuple[int, ...]]) -> int:
+    shapes = [shape for shape in (*reads, *writes) if shape]
+    return max((int(np.prod(shape)) for shape in shapes), default=0)
+
+
+def _product(reads: list[tuple[int, ...]], writes: list[tuple[int, ...]]) -> int:
+    (rows, inner), columns = reads[0], int(np.prod(reads[1])) // reads[0][1]
+    return 2 * rows * inner * columns
+
+
+def _outer_product(reads: list[tuple[int, ...]], writes: list[tuple[int, ...]]) -> int:
+    return 2 * reads[0][0] * reads[0][1] * reads[1][1]
+
+
+COSTS: dict[str, Callable[[list, list], int]] = {
+    "linear": _product,
+    "linear_grad_input": _product,
+    "linear_grad_weight": _outer_product,
+}
+"""Flops by operation; every other operation counts one for each element."""
+
+
+# ---- the operations ----
+
+
+class Backend(Protocol):
+    """The operations of a backend. Arrays are C-contiguous in their last axis."""
+
+    name: str
+
+    def matmul(
+        self,
+        a: np.ndarray,
+        b: np.ndarray,
+        out: np.ndarray,
+        transpose_a: bool = False,
+        transpose_b: bool = False,
+    ) -> None:
+        """out = a b, either transposed first. 2 M N K flops; error at most K eps |a| |b|."""
+
+    def linear(
+        self,
+        x: np.ndarray,
+        weight: np.ndarray,
+        bias: np.ndarray | None,
+        y: np.ndarray,
+        slope: np.ndarray | None = None,
+        activation: Activation = IDENTITY,
+    ) -> None:
+        """y = f(x weight + bias); slope = f'(...). 2 B I O flops; error I eps |x| |weight|."""
+
+    def linear_grad_input(
+        self, grad: np.ndarray, weight: np.ndarray, slope: np.ndarray | None, out: np.ndarray
+    ) -> None:
+        """out = (grad weight') * slope. 2 B I O flops; error O eps |grad| |weight|."""
+
+    def linear_grad_weight(
+        self,
+        x: np.ndarray,
+        grad: np.ndarray,
+        grad_weight: np.ndarray,
+        grad_bias: np.ndarray | None = None,
+    ) -> None:
+        """grad_weight = x' grad; grad_bias = column sums of grad. 2 B I O flops; error B eps."""
+
+    def map(
+        self,
+        x: np.ndarray,
+        y: np.ndarray,
+        slope: np.ndarray | None = None,
+        activation: Activation = IDENTITY,
+        learned: Sequence[np.ndarray] = (),
+        learned_slopes: Sequence[np.ndarray] = (),
+        dropout: Dropout | None = None,
+    ) -> None:
+        """y = f(x), its slope, and its slopes by learned parameters; dropout on all of them.
+
+        Error: the formula's, a few units in the last place (``tracing.vector.MAX_ULP``).
+        """
+
+    def multiply(self, grad: np.ndarray, slope: np.ndarray) -> None:
+        """grad *= slope; one rounding."""
+
+    def softmax(self, x: np.ndarray, y: np.ndarray) -> None:
+        """Softmax of each row; error O eps."""
+
+    def softmax_grad(self, y: np.ndarray, grad: np.ndarray) -> None:
+        """grad = y (grad - sum(y grad)) in place; error O eps |grad|."""
+
+    def loss(
+        self,
+        outputs: np.ndarray,
+        targets: np.ndarray,
+        weights: np.ndarray | None,
+        scale: float,
+        grad: np.ndarray | None,
+        row_losses: np.ndarray,
+        row_hits: np.ndarray,
+        loss: Loss,
+    ) -> None:
+        """Each row's weighted loss and hit; grad (if wanted) times the row's weight and scale.
+
+        Targets are int64 class numbers (B,) or values (B, O). Error O eps.
+        """
+
+    def moments(self, x: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> None:
+        """Mean and biased variance of each column, in two passes; error B eps."""
+
+    def batch_norm(
+        self,
+        x: np.ndarray,
+        mean: np.ndarray,
+        variance: np.ndarray,
+        gamma: np.ndarray,
+        beta: np.ndarray,
+        eps: float,
+        x_hat: np.ndarray | None,
+        y: np.ndarray,
+    ) -> None:
+        """x_hat = (x - mean) / sqrt(variance + eps); y = gamma x_hat + beta."""
+
+    def batch_norm_grad(
+        self,
+        grad: np.ndarray,
+        x_hat: np.ndarray,
+        variance: np.ndarray,
+        gamma: np.ndarray,
+        eps: float,
+        grad_beta: np.ndarray,
+        grad_gamma: np.ndarray,
+    ) -> None:
+        """The gradient by x, in place of the gradient by y, from its column sums."""
+
+    def column_sums(self, a: np.ndarray, b: np.ndarray | None, out: np.ndarray) -> None:
+        """out = column sums of a, or of a b; error B eps."""
+
+    def running_average(
+        self,
+        mean: np.ndarray,
+        variance: np.ndarray,
+        running_mean: np.ndarray,
+        running_variance: np.ndarray,
+        momentum: float,
+        rows: int,
+    ) -> None:
+        """Move the running statistics towards a batch's; the variance is made unbiased first."""
+
+    def update(
+        self,
+        weight: np.ndarray,
+        grad: np.ndarray,
+        slots: Sequence[np.ndarray],
+        scalars: np.ndarray,
+        formula: UpdateFormula,
+        clip_value: float | None = None,
+        scale: float = 1.0,
+    ) -> None:
+        """One optimizer step in place; ``scalars`` in the formula's order; grad times scale."""
+
+    def norm(self, arrays: Sequence[np.ndarray]) -> float:
+        """The Euclidean norm of all the arrays together."""
+
+    def all_finite(self, x: np.ndarray) -> bool:
+        """Whether no element is NaN or infinite; no temporary."""
+
+    def gather(self, x: np.ndarray, index: np.ndarray | None, out: np.ndarray) -> None:
+        """out = x[index], converted to out's dtype."""
+
+    def permutation(self, seed: int, epoch: int, count: int) -> np.ndarray:
+        """The order of an epoch: 0 .. count - 1 shuffled (int64)."""
+
+    def draws(self, seed: int, epoch: int, population: int, count: int) -> np.ndarray:
+        """``count`` rows of ``population``, drawn with replacement (int64)."""
+
+    def start(self, plan: Plan, binding: Binding) -> Run:
+        """A run of a plan over data."""
+
+
+OPERATIONS = tuple(name for name in vars(Backend) if not name.startswith("_"))
+"""The names that every backend has."""
+
+
+# ---- running a plan ----
+
+
+@dataclass
+class Binding:
+    """What a run works on: data, and the arrays behind the names of a plan.
+
+    Parameters
+    ----------
+    x : ndarray, (N, I)
+        Any numeric dtype; converted as rows are gathered.
+    targets : ndarray or None
+        int64 (N,) for class numbers, else the plan's dtype (N, O).
+    weights : ndarray or None
+        Sample weights (N,), of the plan's dtype.
+    arrays : mapping
+        Parameters and constants by name.
+    grads, slots : mapping
+        Gradients by parameter name (written by plans that store them); for each parameter, its
+        optimizer slots in order.
+    threads : int
+    seed : int
+    out : ndarray or None
+        Receives the outputs, (N, O), of plans that predict.
+    """
+
+    x: np.ndarray
+    arrays: Mapping[str, np.ndarray]
+    targets: np.ndarray | None = None
+    weights: np.ndarray | None = None
+    grads: Mapping[str, np.ndarray] = field(default_factory=dict)
+    slots: Mapping[str, Sequence[np.ndarray]] = field(default_factory=dict)
+    threads: int = 1
+    seed: int = 0
+    out: np.ndarray | None = None
+
+
+class Run(Protocol):
+    """A plan at work. Parameters may live elsewhere until :meth:`store`."""
+
+    threads: int
+    step: int
+
+    def begin(
+        self,
+        order: np.ndarray | None,
+        samples: int,
+        scalars: np.ndarray | None,
+        epoch: int = 0,
+        first_step: int = 0,
+    ) -> None:
+        """Start an epoch over ``samples`` rows taken in ``order`` (None: as they stand).
+
+        ``scalars`` (steps, 2, S) holds the optimizer's scalars of each step from ``first_step``,
+        first without weight decay, then with.
+        """
+
+    def advance(self, seconds: float) -> str:
+        """Work on for about ``seconds``; returns "done", "stopped" or "diverged"."""
+
+    def losses(self) -> np.ndarray:
+        """The loss of each step begun since :meth:`begin`."""
+
+    def hits(self) -> np.ndarray:
+        """The number of rows that each step had right."""
+
+    def store(self) -> None:
+        """Write parameters, slots and running statistics back to the arrays bound."""
+
+    def load(self) -> None:
+        """Read them again from there."""

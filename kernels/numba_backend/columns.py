@@ -1,0 +1,421 @@
+"""Kernels that sum over rows or over flat buffers, and batch normalisation, which needs such sums.
+
+Every sum runs in an order chosen from the shape alone: ascending within a block of rows, blocks
+ascending, lanes folded in halves.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+
+from .. import formulas
+from ..tracing.vector import VectorMath
+from .elementwise import NAME
+from .emit import I32, I64, Kernel, integer
+from .machine import target
+
+SUM_BLOCK = 128
+"""Rows added up before their sum is added to the total: keeps the rounding error of long sums low."""
+
+
+def _kernel(arguments: str, dtype: str, returns: bool = False) -> Kernel:
+    lanes = target().lanes(dtype)
+    return Kernel(ir.Module(NAME), NAME, arguments, dtype, lanes, returns)
+
+
+def total_module(dtype: str) -> ir.Module:
+    """out[0] (+)= sum of ``values``; returns 1 while the result is finite, else 0.
+
+    Arguments: values, count, out, accumulate, factor (a pointer).
+    """
+    kernel = _kernel("pipip", dtype, returns=True)
+    builder = kernel.builder
+    values, count, out, accumulate, factor = kernel.arguments
+    total = kernel.variable(kernel.constant(0.0))
+
+    def body(place: ir.Value, mask: ir.Value | None) -> None:
+        value = kernel.load_vector(kernel.at(values, place), mask)
+        builder.store(builder.fadd(builder.load(total), value), total)
+
+    kernel.columns(count, body)
+    result = builder.fmul(kernel.sum_lanes(builder.load(total)), kernel.load(factor))
+    add = builder.icmp_signed("!=", accumulate, integer(0))
+    before = kernel.variable(kernel.scalar(0.0))
+    with builder.if_then(add):
+        builder.store(kernel.load(out), before)
+    result = builder.fadd(builder.load(before), result)
+    kernel.store(result, out)
+    zero_if_finite = builder.fsub(result, result)
+    finite = builder.fcmp_ordered("==", zero_if_finite, kernel.scalar(0.0))
+    kernel.finish(builder.zext(finite, I64))
+    return builder.module
+
+
+def batch_scale_module(dtype: str) -> ir.Module:
+    """out[0] = 1 / the weight of the batch (its number of rows where weights is null).
+
+    Arguments: weights, index (or null), first, count, out.
+    """
+    kernel = _kernel("ppiip", dtype)
+    builder = kernel.builder
+    weights, index, first, count, out = kernel.arguments
+    total = kernel.variable(builder.sitofp(count, kernel.element))
+    weighted = builder.icmp_unsigned("!=", builder.ptrtoint(weights, I64), integer(0))
+    with builder.if_then(weighted):
+        builder.store(kernel.scalar(0.0), total)
+        with kernel.loop(count, SUM_BLOCK) as begin:
+            part = kernel.variable(kernel.scalar(0.0))
+            builder.store(kernel.scalar(0.0), part)
+            with kernel.loop(_end_of_block(kernel, begin, count), first=begin) as place:
+                position = kernel.variable(builder.add(first, place))
+                builder.store(builder.add(first, place), position)
+                indexed = builder.icmp_unsigned("!=", builder.ptrtoint(index, I64), integer(0))
+                with builder.if_then(indexed):
+                    address = kernel.at(index, builder.load(position), element=I64)
+                    builder.store(kernel.load(address, I64), position)
+                value = kernel.load(kernel.at(weights, builder.load(position)))
+                builder.store(builder.fadd(builder.load(part), value), part)
+            builder.store(builder.fadd(builder.load(total), builder.load(part)), total)
+    kernel.store(builder.fdiv(kernel.scalar(1.0), builder.load(total)), out)
+    kernel.finish()
+    return builder.module
+
+
+def clip_scale_module(dtype: str) -> ir.Module:
+    """out[0] = min(1, limit / norm), the norm from partial sums of squares; out[1] = the norm.
+
+    Arguments: partials, count, limit, out. The 1e-6 keeps a zero gradient a zero gradient.
+    """
+    kernel = _kernel("pipp", dtype)
+    builder = kernel.builder
+    partials, count, limit, out = kernel.arguments
+    math = VectorMath(builder, dtype, kernel.lanes)
+    total = kernel.variable(kernel.constant(0.0))
+
+    def body(place: ir.Value, mask: ir.Value | None) -> None:
+        value = kernel.load_vector(kernel.at(partials, place), mask)
+        builder.store(builder.fadd(builder.load(total), value), total)
+
+    kernel.columns(count, body)
+    norm = math.sqrt(math.splat(kernel.sum_lanes(builder.load(total))))
+    scale = formulas.norm_clip(math, norm, math.splat(kernel.load(limit)))
+    for place, value in enumerate((scale, norm)):
+        kernel.store(builder.extract_element(value.value, I32(0)), kernel.at(out, place))
+    kernel.finish()
+    return builder.module
+
+
+def squares_module(dtype: str) -> ir.Module:
+    """out[0] = the sum of the squares of ``count`` values. Arguments: values, count, out."""
+    kernel = _kernel("pip", dtype)
+    builder = kernel.builder
+    values, count, out = kernel.arguments
+    total = kernel.variable(kernel.constant(0.0))
+
+    def body(place: ir.Value, mask: ir.Value | None) -> None:
+        value = kernel.load_vector(kernel.at(values, place), mask)
+        builder.store(kernel.fma(value, value, builder.load(total)), total)
+
+    kernel.columns(count, body)
+    kernel.store(kernel.sum_lanes(builder.load(total)), out)
+    kernel.finish()
+    return builder.module
+
+
+def column_sums_module(dtype: str, *, products: bool) -> ir.Module:
+    """out[c] (+)= sum over rows of a[r, c], or of a[r, c] b[r, c] where ``products``.
+
+    Arguments: a, lda, b, ldb, rows, columns, out, accumulate.
+    """
+    kernel = _kernel("pipiiipi", dtype)
+    builder = kernel.builder
+    a, lda, b, ldb, rows, columns, out, accumulate = kernel.arguments
+
+    def body(column: ir.Value, mask: ir.Value | None) -> None:
+        def term(row: ir.Value, total: ir.Value) -> ir.Value:
+            value = kernel.load_vector(kernel.at(a, builder.mul(row, lda), column), mask)
+            if not products:
+                return builder.fadd(total, value)
+            other = kernel.load_vector(kernel.at(b, builder.mul(row, ldb), column), mask)
+            return kernel.fma(value, other, total)
+
+        address = kernel.at(out, column)
+        before = kernel.variable(kernel.constant(0.0))
+        builder.store(kernel.constant(0.0), before)
+        with builder.if_then(builder.icmp_signed("!=", accumulate, integer(0))):
+            builder.store(kernel.load_vector(address, mask), before)
+        total = _sum_over_rows(kernel, rows, term)
+        kernel.store_vector(builder.fadd(builder.load(before), total), address, mask)
+
+    kernel.columns(columns, body)
+    kernel.finish()
+    return builder.module
+
+
+def moments_module(dtype: str) -> ir.Module:
+    """Mean and biased variance of each column, in two passes.
+
+    Arguments: x, ldx, rows, columns, mean, variance.
+    """
+    kernel = _kernel("piiipp", dtype)
+    builder = kernel.builder
+    x, ldx, rows, columns, mean, variance = kernel.arguments
+    count = kernel.splat(builder.sitofp(rows, kernel.element))
+
+    def body(column: ir.Value, mask: ir.Value | None) -> None:
+        def load(row: ir.Value) -> ir.Value:
+            return kernel.load_vector(kernel.at(x, builder.mul(row, ldx), column), mask)
+
+        total = _sum_over_rows(kernel, rows, lambda row, part: builder.fadd(part, load(row)))
+        average = builder.fdiv(total, count)
+        kernel.store_vector(average, kernel.at(mean, column), mask)
+
+        def square(row: ir.Value, part: ir.Value) -> ir.Value:
+            deviation = builder.fsub(load(row), average)
+            return kernel.fma(deviation, deviation, part)
+
+        squares = _sum_over_rows(kernel, rows, square)
+        kernel.store_vector(builder.fdiv(squares, count), kernel.at(variance, column), mask)
+
+    kernel.columns(columns, body)
+    kernel.finish()
+    return builder.module
+
+
+def batch_norm_module(dtype: str) -> ir.Module:
+    """x_hat = (x - mean) / sqrt(variance + eps); y = gamma x_hat + beta.
+
+    Arguments: x, ldx, x_hat (or null), ld_hat, y, ldy, rows, columns, mean, variance, gamma, beta,
+    eps. (Ioffe & Szegedy 2015, algorithm 1.)
+    """
+    kernel = _kernel("pipipiiippppp", dtype)
+    builder = kernel.builder
+    x, ldx, hat, ld_hat, y, ldy, rows, columns, mean, variance, gamma, beta, eps = kernel.arguments
+    math = VectorMath(builder, dtype, kernel.lanes)
+    epsilon = math.splat(kernel.load(eps))
+    keeps_hat = builder.icmp_unsigned("!=", builder.ptrtoint(hat, I64), integer(0))
+
+    def body(column: ir.Value, mask: ir.Value | None) -> None:
+        average, spread, scale, shift = (
+            math.vector(kernel.load_vector(kernel.at(base, column), mask))
+            for base in (mean, variance, gamma, beta)
+        )
+        inverse = formulas.inverse_deviation(math, spread, epsilon)
+        with kernel.loop(rows) as row:
+            value = kernel.load_vector(kernel.at(x, builder.mul(row, ldx), column), mask)
+            x_hat = formulas.normalise(math, math.vector(value), average, inverse)
+            with builder.if_then(keeps_hat):
+                address = kernel.at(hat, builder.mul(row, ld_hat), column)
+                kernel.store_vector(x_hat.value, address, mask)
+            result = formulas.scale_shift(math, x_hat, scale, shift)
+            kernel.store_vector(
+                result.value, kernel.at(y, builder.mul(row, ldy), column), mask
+            )
+
+    kernel.columns(columns, body)
+    kernel.finish()
+    return builder.module
+
+
+def batch_norm_grad_module(dtype: str) -> ir.Module:
+    """The gradient by the input of a batch normalisation, in place of the gradient by its output.
+
+    Arguments: grad, ld_grad, x_hat, ld_hat, rows, columns, variance, gamma, eps, grad_beta,
+    grad_gamma, total_rows; the last two gradients are the sums over all rows of the batch.
+    """
+    kernel = _kernel("pipiiipppppi", dtype)
+    builder = kernel.builder
+    grad, ld_grad, hat, ld_hat, rows, columns, variance, gamma, eps, by_beta, by_gamma, count = (
+        kernel.arguments
+    )
+    math = VectorMath(builder, dtype, kernel.lanes)
+    epsilon = math.splat(kernel.load(eps))
+    share = math.splat(builder.fdiv(kernel.scalar(1.0), builder.sitofp(count, kernel.element)))
+
+    def body(column: ir.Value, mask: ir.Value | None) -> None:
+        spread, scale, sum_grad, sum_product = (
+            math.vector(kernel.load_vector(kernel.at(base, column), mask))
+            for base in (variance, gamma, by_beta, by_gamma)
+        )
+        factor = scale * formulas.inverse_deviation(math, spread, epsilon)
+        mean_grad, mean_product = sum_grad * share, sum_product * share
+        with kernel.loop(rows) as row:
+            address = kernel.at(grad, builder.mul(row, ld_grad), column)
+            place = kernel.at(hat, builder.mul(row, ld_hat), column)
+            result = formulas.batch_norm_grad(
+                math,
+                math.vector(kernel.load_vector(address, mask)),
+                math.vector(kernel.load_vector(place, mask)),
+                mean_grad,
+                mean_product,
+                factor,
+            )
+            kernel.store_vector(result.value, address, mask)
+
+    kernel.columns(columns, body)
+    kernel.finish()
+    return builder.module
+
+
+def running_average_module(dtype: str) -> ir.Module:
+    """Move running mean and variance towards a batch's: the variance is made unbiased first.
+
+    Arguments: mean, variance, running_mean, running_variance, momentum, columns, rows.
+    """
+    kernel = _kernel("pppppii", dtype)
+    builder = kernel.builder
+    mean, variance, running_mean, running_variance, momentum, columns, rows = kernel.arguments
+    math = VectorMath(builder, dtype, kernel.lanes)
+    blend = math.splat(kernel.load(momentum))
+    count = builder.sitofp(rows, kernel.element)
+    unbiased = math.splat(builder.fdiv(count, builder.fsub(count, kernel.scalar(1.0))))
+
+    def body(column: ir.Value, mask: ir.Value | None) -> None:
+        for base, running, factor in (
+            (mean, running_mean, None),
+            (variance, running_variance, unbiased),
+        ):
+            address = kernel.at(running, column)
+            old = math.vector(kernel.load_vector(address, mask))
+            new = math.vector(kernel.load_vector(kernel.at(base, column), mask))
+            if factor is not None:
+                new = new * factor
+            moved = formulas.running_average(math, old, new, blend)
+            kernel.store_vector(moved.value, address, mask)
+
+    kernel.columns(columns, body)
+    kernel.finish()
+    return builder.module
+
+
+def finite_module(dtype: str) -> ir.Module:
+    """Returns 1 where every value of a (rows, columns) block is finite, else 0.
+
+    Arguments: x, row_bytes, rows, columns. Bytes: one read an element, no temporary.
+    """
+    kernel = _kernel("piii", dtype, returns=True)
+    builder = kernel.builder
+    x, row_bytes, rows, columns = kernel.arguments
+    total = kernel.variable(kernel.constant(0.0))
+    with kernel.loop(rows) as row:
+        begin = kernel.at(x, builder.mul(row, row_bytes), element=ir.IntType(8))
+
+        def body(column: ir.Value, mask: ir.Value | None, begin=begin) -> None:
+            value = kernel.load_vector(kernel.at(begin, column), mask)
+            zero_if_finite = builder.fsub(value, value)
+            builder.store(builder.fadd(builder.load(total), zero_if_finite), total)
+
+        kernel.columns(columns, body)
+    finite = builder.fcmp_ordered("==", kernel.sum_lanes(builder.load(total)), kernel.scalar(0.0))
+    kernel.finish(builder.zext(finite, I64))
+    return builder.module
+
+
+def transpose_module(dtype: str) -> ir.Module:
+    """out[c, r] = x[r, c]. Arguments: x, ldx, out, ld_out, rows, columns.
+
+    Whole squares of lanes by lanes are turned over in registers, halves swapped with halves.
+    """
+    kernel = _kernel("pipiii", dtype)
+    builder, lanes = kernel.builder, kernel.lanes
+    x, ldx, out, ld_out, rows, columns = kernel.arguments
+    whole_rows, whole_columns = (builder.and_(n, integer(-lanes)) for n in (rows, columns))
+
+    def element(row: ir.Value, column: ir.Value) -> None:
+        value = kernel.load(kernel.at(x, builder.mul(row, ldx), column))
+        kernel.store(value, kernel.at(out, builder.mul(column, ld_out), row))
+
+    with kernel.loop(whole_rows, lanes) as row:
+        with kernel.loop(whole_columns, lanes) as column:
+            begin = kernel.at(x, builder.mul(row, ldx), column)
+            square = [
+                kernel.load_vector(kernel.at(begin, builder.mul(ldx, integer(i))))
+                for i in range(lanes)
+            ]
+            begin = kernel.at(out, builder.mul(column, ld_out), row)
+            for i, vector in enumerate(_turn_over(kernel, square)):
+                kernel.store_vector(vector, kernel.at(begin, builder.mul(ld_out, integer(i))))
+        with kernel.loop(columns, first=whole_columns) as column, kernel.loop(
+            builder.add(row, integer(lanes)), first=row
+        ) as one:
+            element(one, column)
+    with kernel.loop(rows, first=whole_rows) as row, kernel.loop(columns) as column:
+        element(row, column)
+    kernel.finish()
+    return builder.module
+
+
+def philox_module() -> ir.Module:
+    """Words of a Philox stream: out[4 n + i] = word i of counter (first + n, 0, epoch, stream).
+
+    Arguments: out (uint32), blocks, first, seed, epoch, stream. Whole vectors of blocks are
+    written: ``out`` has room for ``blocks`` rounded up to the lanes.
+    """
+    kernel = _kernel("piiiii", "float32")
+    builder, lanes = kernel.builder, kernel.lanes
+    out, blocks, first, seed, epoch, stream = kernel.arguments
+    math = VectorMath(builder, "float32", lanes)
+
+    def lane(value: ir.Value):
+        return math.integer(kernel.splat(kernel.narrow(value)))
+
+    key = (lane(seed), lane(builder.lshr(seed, integer(32))))
+    words_type = ir.VectorType(I32, lanes)
+    with kernel.loop(blocks, lanes) as block:
+        number = kernel.splat(kernel.narrow(builder.add(first, block)))
+        counter = (
+            math.integer(builder.add(number, kernel.lane_numbers())),
+            math.integer(ir.Constant(words_type, [0] * lanes)),
+            lane(epoch),
+            lane(stream),
+        )
+        words = [word.value for word in formulas.philox(math, counter, key)]
+        for i in range(lanes):
+            for w, word in enumerate(words):
+                place = builder.add(builder.mul(block, integer(4)), integer(4 * i + w))
+                builder.store(
+                    builder.extract_element(word, I32(i)), kernel.at(out, place, element=I32)
+                )
+    kernel.finish()
+    return builder.module
+
+
+def _end_of_block(kernel: Kernel, begin: ir.Value, count: ir.Value) -> ir.Value:
+    builder = kernel.builder
+    end = builder.add(begin, integer(SUM_BLOCK))
+    return builder.select(builder.icmp_signed("<", end, count), end, count)
+
+
+def _sum_over_rows(kernel: Kernel, rows: ir.Value, term) -> ir.Value:
+    """The sum of ``term(row, part)`` in blocks of rows: parts ascending, then blocks ascending."""
+    builder = kernel.builder
+    zero = kernel.constant(0.0)
+    total, part = kernel.variable(zero), kernel.variable(zero)
+    builder.store(zero, total)
+    with kernel.loop(rows, SUM_BLOCK) as begin:
+        builder.store(zero, part)
+        with kernel.loop(_end_of_block(kernel, begin, rows), first=begin) as row:
+            builder.store(term(row, builder.load(part)), part)
+        builder.store(builder.fadd(builder.load(total), builder.load(part)), total)
+    return builder.load(total)
+
+
+def _turn_over(kernel: Kernel, square: list[ir.Value]) -> list[ir.Value]:
+    """Transpose a square of vectors: at each stage, blocks of half the size change places."""
+    lanes = kernel.lanes
+    size = lanes // 2
+    while size:
+        masks = [
+            [i if i & size == 0 else lanes + i - size for i in range(lanes)],
+            [i + size if i & size == 0 else lanes + i for i in range(lanes)],
+        ]
+        masks = [ir.Constant(ir.VectorType(I32, lanes), mask) for mask in masks]
+        turned = list(square)
+        for i in range(lanes):
+            if i & size == 0:
+                for place, mask in ((i, masks[0]), (i + size, masks[1])):
+                    turned[place] = kernel.builder.shuffle_vector(
+                        square[i], square[i + size], mask
+                    )
+        square, size = turned, size // 2
+    return square

@@ -1,0 +1,276 @@
+"""Kernels made from formulas: activations with their slopes and dropout, optimizer updates, gathers.
+
+Each function here returns a module with one function, ``NAME``, over a (rows, columns) block that
+lies anywhere in memory. The formula is read as vectors (``tracing.vector``) and, for slopes, as
+dual numbers over vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+
+from llvmlite import ir
+
+from .. import formulas
+from ..tracing.dual import derivative, value_and_derivative
+from ..tracing.vector import VectorMath
+from .emit import I32, I64, POINTER, Kernel, integer
+from .machine import target
+
+NAME = "kernel"
+MASK_BLOCK = 64
+"""Columns whose dropout words come from one row of Philox counters: four words, 16 columns each."""
+_MASK_GROUP = MASK_BLOCK // 4
+
+EXTRA_SEED, EXTRA_LAYER, EXTRA_THRESHOLD, EXTRA_SCALE, EXTRA_LEARNED = range(5)
+"""Words of a map's ``extra`` block. From EXTRA_LEARNED on, three words a learned parameter: its
+address, the address for the derivative by it, and that block's leading dimension."""
+EXTRA_PER_LEARNED = 3
+
+
+def map_module(
+    dtype: str,
+    formula: formulas.ActivationFormula,
+    settings: Mapping[str, float],
+    *,
+    slope: bool,
+    dropout: bool,
+    shared: bool = False,
+) -> ir.Module:
+    """``y = f(x)``; with ``slope`` also y' (and y by each learned parameter); dropout on all.
+
+    Arguments: x, ldx, y, ldy, slope, ld_slope, rows, columns, first_row, first_column, step, extra.
+    ``shared`` says that a learned parameter is one number for all columns.
+    Flops: the formula's. Bytes: one read and one write an element, two writes with ``slope``.
+    """
+    kernel = Kernel(ir.Module(NAME), NAME, "pipipiiiiiip", dtype, target().lanes(dtype))
+    builder = kernel.builder
+    x, ldx, y, ldy, out_slope, ld_slope, rows, columns, *place, extra = kernel.arguments
+    first_row, first_column, step = place
+    math = VectorMath(builder, dtype, kernel.lanes)
+    learned = [
+        _Learned(kernel, extra, EXTRA_LEARNED + EXTRA_PER_LEARNED * number, first_column, shared)
+        for number in range(len(formula.learned))
+    ]
+
+    def function(m, *numbers):
+        return formula.function(m, *numbers, **settings)
+
+    def block(row: ir.Value, column: ir.Value, mask: ir.Value | None, keep) -> None:
+        def put(value: ir.Value, base: ir.Value, stride: ir.Value) -> None:
+            address = kernel.at(base, builder.mul(row, stride), column)
+            kernel.store_vector(keep(value), address, mask)
+
+        value = kernel.load_vector(kernel.at(x, builder.mul(row, ldx), column), mask)
+        numbers = [math.vector(value)]
+        numbers += [math.vector(parameter.load(column, mask)) for parameter in learned]
+        if not slope:
+            put(math.vector(function(math, *numbers)).value, y, ldy)
+            return
+        result, by_x = value_and_derivative(function)(math, *numbers)
+        put(math.vector(result).value, y, ldy)
+        put(math.vector(by_x).value, out_slope, ld_slope)
+        for number, parameter in enumerate(learned, start=1):
+            by_parameter = derivative(function, number)(math, *numbers)
+            put(math.vector(by_parameter).value, parameter.out, parameter.ld_out)
+
+    with kernel.loop(rows) as row:
+        if dropout:
+            drop = _Dropout(kernel, math, extra)
+            drop.walk(row, columns, first_row, first_column, step, block)
+        else:
+            kernel.columns(
+                columns, lambda column, mask: block(row, column, mask, lambda value: value)
+            )
+    kernel.finish()
+    return builder.module
+
+
+class _Learned:
+    """A learned parameter of a formula: a number a column, or one for all of them."""
+
+    def __init__(self, kernel: Kernel, extra, word: int, first_column, shared: bool) -> None:
+        def field(offset: int, kind: ir.Type) -> ir.Value:
+            return kernel.load(kernel.at(extra, word + offset, element=I64), kind)
+
+        self.kernel, self.shared = kernel, shared
+        self.values = field(0, POINTER)
+        if not shared:
+            self.values = kernel.at(self.values, first_column)
+        self.out, self.ld_out = field(1, POINTER), field(2, I64)
+
+    def load(self, column: ir.Value, mask: ir.Value | None) -> ir.Value:
+        if self.shared:
+            return self.kernel.splat(self.kernel.load(self.values))
+        return self.kernel.load_vector(self.kernel.at(self.values, column), mask)
+
+
+class _Dropout:
+    """Walks a row in the blocks that share Philox counters and zeroes what is dropped."""
+
+    def __init__(self, kernel: Kernel, math: VectorMath, extra: ir.Value) -> None:
+        self.kernel, self.math = kernel, math
+
+        def word(number: int) -> ir.Value:
+            return kernel.load(kernel.at(extra, number, element=I64), I64)
+
+        seed = word(EXTRA_SEED)
+        high = kernel.builder.lshr(seed, integer(32))
+        self.key = tuple(self._lanes(half) for half in (seed, high))
+        self.layer = self._lanes(word(EXTRA_LAYER))
+        self.threshold = self._lanes(word(EXTRA_THRESHOLD))
+        scale = kernel.load(kernel.at(extra, EXTRA_SCALE, element=I64))
+        self.scale = kernel.splat(scale)
+
+    def _lanes(self, value: ir.Value):
+        return self.math.integer(self.kernel.splat(self.kernel.narrow(value)))
+
+    def walk(self, row, columns, first_row, first_column, step, body: Callable) -> None:
+        """Call ``body(row, column, mask, keep)`` for every vector of the row."""
+        kernel, builder, lanes = self.kernel, self.kernel.builder, self.kernel.lanes
+        number = self._lanes(builder.add(first_row, row))
+        first_block = builder.sdiv(first_column, integer(MASK_BLOCK))
+        end = builder.sdiv(
+            builder.add(builder.add(first_column, columns), integer(MASK_BLOCK - 1)),
+            integer(MASK_BLOCK),
+        )
+        with kernel.loop(end, first=first_block) as block:
+            for part in range(0, _MASK_GROUP, lanes):
+                group = builder.add(builder.mul(block, integer(_MASK_GROUP)), integer(part))
+                lane = builder.add(
+                    kernel.splat(kernel.narrow(group)), kernel.lane_numbers()
+                )
+                counter = (number, self.math.integer(lane), self._lanes(step), self.layer)
+                words = formulas.philox(self.math, counter, self.key)
+                for index, word in enumerate(words):
+                    offset = builder.mul(block, integer(MASK_BLOCK))
+                    offset = builder.add(offset, integer(_MASK_GROUP * index + part))
+                    self._vector(row, builder.sub(offset, first_column), columns, word, body)
+
+    def _vector(self, row, column, columns, word, body: Callable) -> None:
+        kernel, builder = self.kernel, self.kernel.builder
+        inside = builder.and_(
+            builder.icmp_signed(">=", column, integer(0)),
+            builder.icmp_signed("<", column, columns),
+        )
+        with builder.if_then(inside):
+            kept = formulas.keep(self.math, word, self.threshold)
+            zero = kernel.constant(0.0)
+
+            def keep(value: ir.Value) -> ir.Value:
+                return builder.select(kept, builder.fmul(value, self.scale), zero)
+
+            body(row, column, kernel.first_lanes(builder.sub(columns, column)), keep)
+
+
+def multiply_module(dtype: str) -> ir.Module:
+    """``d *= slope``. Arguments: d, ldd, slope, ld_slope, rows, columns."""
+    kernel = Kernel(ir.Module(NAME), NAME, "pipiii", dtype, target().lanes(dtype))
+    builder = kernel.builder
+    d, ldd, slope, ld_slope, rows, columns = kernel.arguments
+    with kernel.loop(rows) as row:
+
+        def body(column: ir.Value, mask: ir.Value | None) -> None:
+            address = kernel.at(d, builder.mul(row, ldd), column)
+            factor = kernel.at(slope, builder.mul(row, ld_slope), column)
+            product = builder.fmul(
+                kernel.load_vector(address, mask), kernel.load_vector(factor, mask)
+            )
+            kernel.store_vector(product, address, mask)
+
+        kernel.columns(columns, body)
+    kernel.finish()
+    return builder.module
+
+
+def update_module(
+    dtype: str, formula: formulas.UpdateFormula, *, scaled: bool, clipped: bool
+) -> ir.Module:
+    """One optimizer step on a block of parameters, in place.
+
+    Arguments: weight, ld_weight, grad, ld_grad, rows, columns, scalars, scale, a slot each.
+    ``scalars`` are the formula's, in its order, then the limit of ``clipped``; ``scale`` is one
+    number, by which the gradient is multiplied where ``scaled``. Slots lie as the weights do.
+    Bytes: 8 + 8 slots + 4 an element in float32 (the gradient often still in the nearest cache).
+    """
+    arguments = "pipiiipp" + "p" * len(formula.slots)
+    kernel = Kernel(ir.Module(NAME), NAME, arguments, dtype, target().lanes(dtype))
+    builder = kernel.builder
+    weight, ldw, grad, ldg, rows, columns, scalars, scale, *slots = kernel.arguments
+    math = VectorMath(builder, dtype, kernel.lanes)
+
+    def scalar(number: int):
+        return math.splat(kernel.load(kernel.at(scalars, number)))
+
+    names = SimpleNamespace(**{name: scalar(i) for i, name in enumerate(formula.scalars)})
+    limit = scalar(len(formula.scalars)) if clipped else None
+    factor = math.splat(kernel.load(scale)) if scaled else None
+    with kernel.loop(rows) as row:
+
+        def body(column: ir.Value, mask: ir.Value | None) -> None:
+            def place(base: ir.Value, stride: ir.Value) -> ir.Value:
+                return kernel.at(base, builder.mul(row, stride), column)
+
+            g = math.vector(kernel.load_vector(place(grad, ldg), mask))
+            if scaled:
+                g = g * factor
+            if clipped:
+                g = formulas.clip(math, g, limit)
+            places = [place(base, ldw) for base in (weight, *slots)]
+            w, *old = (math.vector(kernel.load_vector(address, mask)) for address in places)
+            new, moved = formula.function(math, w, g, tuple(old), names)
+            for value, address in zip((new, *moved), places, strict=True):
+                kernel.store_vector(math.vector(value).value, address, mask)
+
+        kernel.columns(columns, body)
+    kernel.finish()
+    return builder.module
+
+
+_SOURCES = {
+    "float32": (ir.FloatType(), "fpext"),
+    "float64": (ir.DoubleType(), "fptrunc"),
+    "float16": (ir.HalfType(), "fpext"),
+    "uint8": (ir.IntType(8), "uitofp"),
+    "int8": (ir.IntType(8), "sitofp"),
+    "uint16": (ir.IntType(16), "uitofp"),
+    "int16": (ir.IntType(16), "sitofp"),
+    "int32": (I32, "sitofp"),
+    "uint32": (I32, "uitofp"),
+    "int64": (I64, "sitofp"),
+    "uint64": (I64, "uitofp"),
+    "bool": (ir.IntType(8), "uitofp"),
+}
+SOURCES = tuple(_SOURCES)
+"""Dtypes of data that are converted as they are gathered."""
+
+
+def gather_module(dtype: str, source: str) -> ir.Module:
+    """Rows of ``data`` named by ``index``, converted to ``dtype``.
+
+    Arguments: data, row_bytes, index (or null: the rows as they stand), first, out, ld_out, rows,
+    columns: out[r] = data[index[first + r]]. Bytes: a read of the source and a write an element.
+    """
+    kernel = Kernel(ir.Module(NAME), NAME, "pipipiii", dtype, target().lanes(dtype))
+    builder = kernel.builder
+    data, row_bytes, index, first, out, ld_out, rows, columns = kernel.arguments
+    element, cast = _SOURCES[source]
+    in_order = builder.icmp_unsigned("==", builder.ptrtoint(index, I64), integer(0))
+    with kernel.loop(rows) as row:
+        position = builder.add(first, row)
+        number = kernel.variable(position)
+        with builder.if_then(builder.not_(in_order)):
+            builder.store(kernel.load(kernel.at(index, position, element=I64), I64), number)
+        offset = builder.mul(builder.load(number), row_bytes)
+        begin = kernel.at(data, offset, element=ir.IntType(8))
+
+        def body(column: ir.Value, mask: ir.Value | None, row=row, begin=begin) -> None:
+            values = kernel.load_vector(kernel.at(begin, column, element=element), mask, element)
+            if source != dtype:
+                values = getattr(builder, cast)(values, kernel.vector_type)
+            kernel.store_vector(values, kernel.at(out, builder.mul(row, ld_out), column), mask)
+
+        kernel.columns(columns, body)
+    kernel.finish()
+    return builder.module

@@ -1,0 +1,452 @@
+"""The compiled engine: every thread walks the same program and meets the others at barriers.
+
+Control code only: integers in, integers out, arithmetic left to kernels that are called by address.
+A run ends, resumable, at its deadline; where it stopped is in the control words.
+
+How work is shared out decides no bit of the result: each element of a product is one chain whoever
+computes it, and sums over rows are made in blocks that depend on the shape alone.
+"""
+
+from __future__ import annotations
+
+import numba
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from . import table as t
+from .objects import cache_folder
+
+
+@intrinsic
+def call(typing_context, address, *arguments):
+    """Call the C function at ``address`` with integers; returns an integer (or noise, if none)."""
+    signature = types.int64(address, types.StarArgTuple.from_types(arguments))
+
+    def codegen(context, builder, signature, values):
+        integers = [ir.IntType(64)] * len(signature.args[1])
+        function = ir.FunctionType(ir.IntType(64), integers).as_pointer()
+        target = builder.inttoptr(values[0], function)
+        return builder.call(target, cgutils.unpack_tuple(builder, values[1]))
+
+    return signature, codegen
+
+
+def _compiled(function):
+    """``njit`` without the GIL, cached in fastnn's own folder; Numba's setting is put back."""
+    folder = cache_folder()
+    if folder is None:
+        return njit(nogil=True)(function)
+    before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(folder)
+    try:
+        return njit(nogil=True, cache=True)(function)
+    finally:
+        numba.config.CACHE_DIR = before
+
+
+_inline = njit(nogil=True)
+
+
+@_inline
+def _address(words, place):
+    """The address of a word of a table."""
+    return words.ctypes.data + 8 * place
+
+
+@_inline
+def _barrier(p, control, threads):
+    if threads > 1:
+        call(p[t.BARRIER_KERNEL], _address(control, 0), threads)
+
+
+@_inline
+def _share(count, step, me, threads):
+    """The part [begin, end) of ``count`` that falls to thread ``me``, in multiples of ``step``."""
+    units = (count + step - 1) // step
+    return min(count, units * me // threads * step), min(count, units * (me + 1) // threads * step)
+
+
+@_inline
+def _panel_width(p, columns, panel):
+    """Columns of a panel, padded to whole vectors."""
+    lanes = p[t.LANES]
+    width = (min(columns - panel * p[t.PANEL], p[t.PANEL]) + lanes - 1) // lanes
+    return width * lanes
+
+
+@_inline
+def _product_rows(p, tiles, begin, end, inner, a, lda, b, ldb, c, ldc, vectors, accumulate, bias):
+    """C[begin:end] (+)= A[begin:end] B + bias, one panel of B, in tiles as tall as they come."""
+    size = p[t.ITEMSIZE]
+    heights = tiles + (vectors - 1) * t.TILE_WORDS
+    row = begin
+    while row < end:
+        rest = heights + 2 * min(end - row, t.TALLEST)
+        call(p[rest + 1], inner, a + row * lda * size, lda, b, ldb, c + row * ldc * size, ldc,
+             accumulate, bias)
+        row += p[rest]
+
+
+@_inline
+def _linear(p, o, control, me, threads, rows, first_row, step):
+    """y = f(x W + b), or the gradient by the input d W' times the slope below."""
+    size, panel_columns = p[t.ITEMSIZE], p[t.PANEL]
+    inner, columns = p[o + t.INNER], p[o + t.COLUMNS]
+    a, lda, c, ldc = p[o + t.A], p[o + t.LDA], p[o + t.C], p[o + t.LDC]
+    panels = (columns + panel_columns - 1) // panel_columns
+    if p[o + t.BY_COLUMNS]:
+        panel, last_panel = _share(panels, 1, me, threads)
+        begin, end = 0, rows
+    else:
+        panel, last_panel = 0, panels
+        begin, end = _share(rows, p[t.ROW_STEP], me, threads)
+    while panel < last_panel and begin < end:
+        width = _panel_width(p, columns, panel)
+        vectors = width // p[t.LANES]
+        b = p[o + t.B] + panel * panel_columns * (inner + p[o + t.HAS_BIAS]) * size
+        out = c + panel * panel_columns * size
+        k = 0
+        while True:
+            block = min(inner - k, t.INNER_BLOCK)
+            is_last = k + block >= inner
+            bias = b + inner * width * size if is_last and p[o + t.HAS_BIAS] else 0
+            _product_rows(p, p[t.ROW_TILES], begin, end, block, a + k * size, lda,
+                          b + k * width * size, width, out, ldc, vectors, 1 if k else 0, bias)
+            k += block
+            if is_last:
+                break
+        if p[o + t.KERNEL]:
+            first_column = panel * panel_columns
+            valid = min(width, columns - first_column)
+            slope = p[o + t.SLOPE] + (begin * p[o + t.LD_SLOPE] + first_column) * size
+            out += begin * ldc * size
+            if p[o + t.OPERATION] == t.LINEAR:
+                call(p[o + t.KERNEL], out, ldc, out, ldc, slope, p[o + t.LD_SLOPE], end - begin,
+                     valid, first_row + begin, first_column, step, p[o + t.EXTRA])
+            else:
+                call(p[o + t.KERNEL], out, ldc, slope, p[o + t.LD_SLOPE], end - begin, valid)
+        panel += 1
+
+
+@_inline
+def _grad_unit(p, o, rows, panel, width, unit, unit_end, grad, accumulate):
+    """grad[unit:unit_end] (+)= A' D for one panel, in blocks of the batch."""
+    size, lanes = p[t.ITEMSIZE], p[t.LANES]
+    lda, ldd = p[o + t.LDA], p[o + t.LDB]
+    d = p[o + t.B] + panel * p[t.PANEL] * size
+    begin = 0
+    while begin < rows:
+        block = min(rows - begin, t.BATCH_BLOCK)
+        column = 0
+        while column < width:
+            vectors = min((width - column) // lanes, t.NARROW)
+            heights = p[t.COLUMN_TILES] + (vectors - 1) * t.TILE_WORDS
+            row = unit
+            while row < unit_end:
+                rest = heights + 2 * min(unit_end - row, t.TALLEST)
+                call(p[rest + 1], block, p[o + t.A] + (begin * lda + row) * size, lda,
+                     d + (begin * ldd + column) * size, ldd,
+                     grad + ((row - unit) * width + column) * size, width,
+                     1 if accumulate or begin else 0, 0)
+                row += p[rest]
+            column += vectors * lanes
+        begin += block
+
+
+@_inline
+def _bias_grad(p, o, rows, panel, width, grad, accumulate):
+    """grad = the column sums of D: a product with a row of ones."""
+    size, lanes = p[t.ITEMSIZE], p[t.LANES]
+    d = p[o + t.B] + panel * p[t.PANEL] * size
+    column = 0
+    while column < width:
+        vectors = min((width - column) // lanes, t.NARROW)
+        one_row = p[t.COLUMN_TILES] + (vectors - 1) * t.TILE_WORDS + 2
+        call(p[one_row + 1], rows, p[t.ONES], 0, d + column * size, p[o + t.LDB],
+             grad + column * size, width, accumulate, 0)
+        column += vectors * lanes
+
+
+@_inline
+def _update(p, o, weight_offset, width, grad, rows, valid, scalars):
+    """One optimizer step on a block of a panel."""
+    weight, kernel, scale = p[o + t.WEIGHT] + weight_offset, p[o + t.KERNEL], p[t.CLIP_SCALE]
+    slots = p[o + t.SLOTS]
+    if slots == 0:
+        call(kernel, weight, width, grad, width, rows, valid, scalars, scale)
+    elif slots == 1:
+        call(kernel, weight, width, grad, width, rows, valid, scalars, scale,
+             p[o + t.SLOT_0] + weight_offset)
+    elif slots == 2:
+        call(kernel, weight, width, grad, width, rows, valid, scalars, scale,
+             p[o + t.SLOT_0] + weight_offset, p[o + t.SLOT_1] + weight_offset)
+    else:
+        call(kernel, weight, width, grad, width, rows, valid, scalars, scale,
+             p[o + t.SLOT_0] + weight_offset, p[o + t.SLOT_1] + weight_offset,
+             p[o + t.SLOT_2] + weight_offset)
+
+
+@_inline
+def _weights(p, o, me, threads, rows, chunk, step):
+    """The weight gradient of a layer, stored or consumed by the update; or the update alone.
+
+    A unit is UNIT_ROWS rows of one panel; the last unit of a panel has the bias too. The same
+    thread takes the same units in every step.
+    """
+    size, panel_columns = p[t.ITEMSIZE], p[t.PANEL]
+    inner, columns = p[o + t.INNER], p[o + t.COLUMNS]
+    panels = (columns + panel_columns - 1) // panel_columns
+    blocks = (inner + t.UNIT_ROWS - 1) // t.UNIT_ROWS
+    makes = p[o + t.OPERATION] == t.GRAD_WEIGHT
+    updates = not makes or p[o + t.UPDATES]
+    in_scratch = makes and p[o + t.UPDATES]
+    scratch = p[t.SCRATCH] + me * p[t.SCRATCH_BYTES]
+    scalars = p[t.SCALARS] + step * p[t.SCALARS_STEP]
+    add = 1 if chunk else 0
+    work, end = _share(panels * blocks, 1, me, threads)
+    while work < end:
+        panel, block = work // blocks, work % blocks
+        width = _panel_width(p, columns, panel)
+        valid = min(width, columns - panel * panel_columns)
+        begin, last = block * t.UNIT_ROWS, min(inner, (block + 1) * t.UNIT_ROWS)
+        panel_offset = panel * panel_columns * (inner + 1) * size
+        offset = panel_offset + begin * width * size
+        grad = scratch if in_scratch else p[o + t.GRAD] + offset
+        if makes:
+            _grad_unit(p, o, rows, panel, width, begin, last, grad, add)
+        if updates:
+            _update(p, o, offset, width, grad, last - begin, valid,
+                    scalars + p[o + t.DECAYED] * p[t.SCALARS_HALF])
+        if block == blocks - 1 and p[o + t.HAS_BIAS]:
+            offset = panel_offset + inner * width * size
+            grad = scratch if in_scratch else p[o + t.GRAD] + offset
+            if makes:
+                _bias_grad(p, o, rows, panel, width, grad, add)
+            if updates:
+                _update(p, o, offset, width, grad, 1, valid,
+                        scalars + p[o + t.BIAS_DECAYED] * p[t.SCALARS_HALF])
+        work += 1
+
+
+@_inline
+def _transpose(p, o, me, threads):
+    """The panels of W' from the panels of W; threads share out W's rows by panels of W'."""
+    size, panel_columns = p[t.ITEMSIZE], p[t.PANEL]
+    inner, columns = p[o + t.INNER], p[o + t.COLUMNS]
+    out_panels = (inner + panel_columns - 1) // panel_columns
+    out_panel, last = _share(out_panels, 1, me, threads)
+    while out_panel < last:
+        out_width = _panel_width(p, inner, out_panel)
+        begin = out_panel * panel_columns
+        rows = min(panel_columns, inner - begin)
+        out = p[o + t.C] + begin * columns * size
+        column = 0
+        while column < columns:
+            panel = column // panel_columns
+            width = _panel_width(p, columns, panel)
+            source = p[o + t.B] + (column * (inner + 1) + begin * width) * size
+            call(p[o + t.KERNEL], source, width, out + column * out_width * size, out_width,
+                 rows, min(panel_columns, columns - column))
+            column += panel_columns
+        out_panel += 1
+
+
+@_inline
+def _by_rows(p, o, me, threads, rows, first, first_row, step):
+    """Operations in which each row stands alone."""
+    size, operation, kernel = p[t.ITEMSIZE], p[o + t.OPERATION], p[o + t.KERNEL]
+    begin, end = _share(rows, p[t.ROW_STEP], me, threads)
+    count, columns = end - begin, p[o + t.COLUMNS]
+    if count <= 0:
+        return
+    lda, ldb, ldc, ld_slope = p[o + t.LDA], p[o + t.LDB], p[o + t.LDC], p[o + t.LD_SLOPE]
+    a, b = p[o + t.A] + begin * lda * size, p[o + t.B] + begin * ldb * size
+    c, slope = p[o + t.C] + begin * ldc * size, p[o + t.SLOPE] + begin * ld_slope * size
+    if operation == t.GATHER:
+        call(kernel, p[o + t.A], lda, p[o + t.B], first + begin, c, ldc, count, columns)
+    elif operation == t.MAP:
+        call(kernel, a, lda, c, ldc, slope, ld_slope, count, columns, first_row + begin, 0, step,
+             p[o + t.EXTRA])
+    elif operation == t.MULTIPLY:
+        call(kernel, c, ldc, slope, ld_slope, count, columns)
+    elif operation == t.LOSS:
+        scale = p[t.BATCH_SCALE] + me * 64
+        call(kernel, a, lda, c, ldc, count, columns, first + begin, begin, scale, p[o + t.EXTRA])
+    elif operation == t.SOFTMAX:
+        call(kernel, a, lda, c, ldc, count, columns)
+    elif operation == t.COPY_OUT:
+        call(kernel, a, lda * size, 0, 0, c + first * ldc * size, ldc, count, columns)
+    elif operation == t.BATCH_NORM:
+        extra = p[o + t.EXTRA]
+        call(kernel, a, lda, b if p[o + t.B] else 0, ldb, c, ldc, count, columns, p[extra],
+             p[extra + 1], p[extra + 2], p[extra + 3], p[extra + 4])
+    elif operation == t.BATCH_NORM_GRAD:
+        extra = p[o + t.EXTRA]
+        call(kernel, c, ldc, b, ldb, count, columns, p[extra + 1], p[extra + 2], p[extra + 4],
+             p[extra + 5], p[extra + 6], rows)
+
+
+@_inline
+def _by_columns(p, o, me, threads, rows, chunk):
+    """Operations that need all rows of a column; threads share out columns."""
+    size, operation, kernel = p[t.ITEMSIZE], p[o + t.OPERATION], p[o + t.KERNEL]
+    begin, end = _share(p[o + t.COLUMNS], p[t.LANES], me, threads)
+    if begin >= end:
+        return
+    skip = begin * size
+    a, c = p[o + t.A] + skip, p[o + t.C] + skip
+    if operation == t.MOMENTS:
+        call(kernel, a, p[o + t.LDA], rows, end - begin, c, p[o + t.SLOPE] + skip)
+    elif operation == t.COLUMN_TOTAL:
+        call(kernel, a, p[o + t.LDA], p[o + t.B] + skip, p[o + t.LDB], rows, end - begin, c,
+             1 if chunk else 0)
+    elif operation == t.RUNNING:
+        extra = p[o + t.EXTRA]
+        call(kernel, a, p[o + t.B] + skip, c, p[o + t.SLOPE] + skip, p[extra], end - begin, rows)
+
+
+@_inline
+def _total(p, o, rows, chunk, step, me):
+    """Add up the chunk's loss and hits; returns whether the loss is finite.
+
+    Every thread does this, in the same order, into places of its own, so that all agree without
+    another barrier; the first thread's places are the record.
+    """
+    finite = call(p[t.TOTAL_KERNEL], p[o + t.A], rows, p[t.LOSSES] + _record(p, me, step),
+                  chunk, p[t.BATCH_SCALE] + me * 64)
+    call(p[t.TOTAL_KERNEL], p[o + t.B], rows, p[t.HITS] + _record(p, me, step), chunk, p[t.ONES])
+    return finite
+
+
+@_inline
+def _record(p, me, step):
+    """Where a thread keeps what a step lost: the first in the record, the others in a spare place."""
+    return step * p[t.ITEMSIZE] if me == 0 else -64 * me
+
+
+@_inline
+def _squares(p, o, me, threads):
+    """Partial sums of squares of the stored gradients, in blocks of a fixed size."""
+    size, count, block = p[t.ITEMSIZE], p[o + t.COLUMNS], p[o + t.INNER]
+    work, end = _share((count + block - 1) // block, 1, me, threads)
+    while work < end:
+        begin = work * block
+        call(p[o + t.KERNEL], p[o + t.A] + begin * size, min(block, count - begin),
+             p[o + t.PARTIALS] + work * size)
+        work += 1
+
+
+@_inline
+def _flat_update(p, o, me, threads, step):
+    """One optimizer step on a vector of parameters that no product reads."""
+    begin, end = _share(p[o + t.COLUMNS], p[t.LANES], me, threads)
+    if begin < end:
+        skip = begin * p[t.ITEMSIZE]
+        scalars = p[t.SCALARS] + step * p[t.SCALARS_STEP]
+        scalars += p[o + t.DECAYED] * p[t.SCALARS_HALF]
+        _update(p, o, skip, 0, p[o + t.GRAD] + skip, 1, end - begin, scalars)
+
+
+@_inline
+def _operate(p, o, control, me, threads, rows, rows_in_step, first, first_row, chunk, step,
+             step_in_run):
+    """Do one operation; returns whether training may go on."""
+    operation = p[o + t.OPERATION]
+    if operation == t.LINEAR or operation == t.GRAD_INPUT:
+        _linear(p, o, control, me, threads, rows, first_row, step)
+    elif operation == t.GRAD_WEIGHT or operation == t.UPDATE:
+        _weights(p, o, me, threads, rows, chunk, step_in_run)
+    elif operation == t.TRANSPOSE:
+        if chunk == 0:
+            _transpose(p, o, me, threads)
+    elif operation == t.WEIGH:
+        if chunk == 0:
+            call(p[o + t.KERNEL], p[o + t.A], p[o + t.B], first, rows_in_step,
+                 p[t.BATCH_SCALE] + me * 64)
+    elif operation == t.CHECK:
+        if not _total(p, o, rows, chunk, step_in_run, me) and p[o + t.STRICT]:
+            return False
+    elif operation == t.SQUARES:
+        _squares(p, o, me, threads)
+    elif operation == t.CLIP:
+        if me == 0:
+            call(p[o + t.KERNEL], p[o + t.PARTIALS], p[o + t.COLUMNS], p[o + t.A],
+                 p[t.CLIP_SCALE])
+    elif operation == t.SUM:
+        if me == 0:
+            call(p[t.TOTAL_KERNEL], p[o + t.A], p[o + t.COLUMNS], p[o + t.C], 0, p[t.ONES])
+    elif operation == t.FLAT_UPDATE:
+        _flat_update(p, o, me, threads, step_in_run)
+    elif operation == t.MOMENTS or operation == t.COLUMN_TOTAL or operation == t.RUNNING:
+        _by_columns(p, o, me, threads, rows, chunk)
+    else:
+        _by_rows(p, o, me, threads, rows, first, first_row, step)
+    if p[o + t.BARRIER]:
+        _barrier(p, control, threads)
+    return True
+
+
+@_inline
+def _late(p, control):
+    """Whether the deadline has passed."""
+    call(p[t.CLOCK], _address(control, t.TIME))
+    return control[t.TIME] * 1_000_000_000 + control[t.TIME_NANO] >= control[t.DEADLINE]
+
+
+@_compiled
+def run(p, control, me, threads):
+    """Walk the program from the step and chunk in ``control`` until its end or the deadline.
+
+    Every thread of the run calls this with its number. Returns, in each of them, RUNNING_ON at the
+    last step, STOPPED at the deadline, or DIVERGED where a loss was not finite (before the update
+    that it would have spoiled).
+    """
+    saved = call(p[t.FLUSH_KERNEL])
+    step, chunk, first_step = control[t.STEP], control[t.CHUNK], control[t.FIRST_STEP]
+    last_step, turn, status = control[t.LAST_STEP], 0, t.RUNNING_ON
+    while step < last_step and status == t.RUNNING_ON:
+        begin = step * p[t.BATCH]
+        rows_in_step = min(p[t.BATCH], p[t.SAMPLES] - begin)
+        chunks = (rows_in_step + p[t.CHUNK_ROWS] - 1) // p[t.CHUNK_ROWS]
+        while status == t.RUNNING_ON:
+            first_row = chunk * p[t.CHUNK_ROWS]
+            rows = min(p[t.CHUNK_ROWS], rows_in_step - first_row)
+            chunk_ends = chunk + 1 == chunks
+            end = p[t.STEP_END] if chunk_ends else p[t.CHUNK_END]
+            o = p[t.CHUNK_BEGIN]
+            while o < end:
+                if not _operate(p, o, control, me, threads, rows, rows_in_step, begin + first_row,
+                                first_row, chunk, step, step - first_step):
+                    status = t.DIVERGED
+                    break
+                o += t.WIDTH
+            if status == t.DIVERGED:
+                break
+            turn += 1
+            if me == 0 and turn % p[t.CHECK_EVERY] == 0 and _late(p, control):
+                control[t.STOP + turn % 2] = 1
+            _barrier(p, control, threads)
+            chunk += 1
+            if control[t.STOP + turn % 2]:
+                status = t.STOPPED
+            if chunk_ends:
+                step, chunk = step + 1, 0
+                break
+    if status == t.STOPPED and step == last_step:
+        status = t.RUNNING_ON
+    _barrier(p, control, threads)
+    if me == 0:
+        control[t.STEP], control[t.CHUNK], control[t.STATUS] = step, chunk, status
+    call(p[t.RESTORE_KERNEL], saved)
+    return status
+
+
+@_compiled
+def permute(order, words):
+    """Fisher-Yates: shuffle ``order`` in place by the uint32 ``words``, one for each draw."""
+    count = order.size
+    for k in range(count - 1):
+        i = count - 1 - k
+        j = (types.uint64(words[k]) * types.uint64(i + 1)) >> types.uint64(32)
+        order[i], order[j] = order[j], order[i]

@@ -1,0 +1,111 @@
+"""Addresses of compiled kernels, each built on first use."""
+
+from __future__ import annotations
+
+import functools
+
+from .. import formulas
+from ..contract import Activation, Loss
+from . import columns, elementwise, objects, products, rows, support
+from . import table as t
+from .elementwise import NAME
+from .machine import Tile, target
+
+
+@functools.cache
+def support_kernels() -> dict[str, int]:
+    """Barrier, clock, denormals."""
+    return objects.build(support.module())
+
+
+@functools.cache
+def tile_tables(dtype: str) -> tuple[list[int], list[int]]:
+    """For products over rows and over columns: height and address for each width and rest."""
+    addresses = objects.build(products.module(dtype))
+    tables = []
+    for transposed in (False, True):
+        words = []
+        tiles = products.tiles(transposed)
+        for vectors in range(1, target().widest() + 1):
+            heights = [tile.rows for tile in tiles if tile.vectors == vectors]
+            for rest in range(t.TALLEST + 1):
+                height = max((h for h in heights if h <= rest), default=0)
+                name = products.name(transposed, Tile(vectors, height))
+                words += [height, addresses.get(name, 0)]
+        tables.append(words)
+    return tables[0], tables[1]
+
+
+@functools.cache
+def activation(dtype: str, use: Activation, slope: bool, dropout: bool, shared: bool) -> int:
+    """A map of an activation formula."""
+    module = elementwise.map_module(
+        dtype, use.formula, use.keywords, slope=slope, dropout=dropout, shared=shared
+    )
+    return objects.build(module)[NAME]
+
+
+@functools.cache
+def update(dtype: str, formula: formulas.UpdateFormula, scaled: bool, clipped: bool) -> int:
+    """One optimizer step."""
+    if len(formula.slots) > t.MOST_SLOTS:
+        raise ValueError(
+            f"optimizer {formula.name!r} has {len(formula.slots)} slots; the numba backend takes "
+            f"at most {t.MOST_SLOTS}"
+        )
+    return objects.build(
+        elementwise.update_module(dtype, formula, scaled=scaled, clipped=clipped)
+    )[NAME]
+
+
+@functools.cache
+def loss(dtype: str, use: Loss, labels: bool, gradient: bool) -> int:
+    """A loss, with its gradient if wanted."""
+    if use.formula is None:
+        module = rows.cross_entropy_module(dtype, labels=labels, gradient=gradient)
+    else:
+        module = rows.elementwise_loss_module(
+            dtype, use.formula, use.keywords, gradient=gradient
+        )
+    return objects.build(module)[NAME]
+
+
+@functools.cache
+def gather(dtype: str, source: str) -> int:
+    """Rows by index, converted from the source's dtype."""
+    return objects.build(elementwise.gather_module(dtype, source))[NAME]
+
+
+@functools.cache
+def column_sums(dtype: str, products: bool) -> int:
+    """Column sums, of one array or of a product of two."""
+    return objects.build(columns.column_sums_module(dtype, products=products))[NAME]
+
+
+@functools.cache
+def philox() -> int:
+    """A stream of random words."""
+    return objects.build(columns.philox_module())[NAME]
+
+
+_PLAIN = {
+    "multiply": elementwise.multiply_module,
+    "softmax": rows.softmax_module,
+    "softmax_grad": rows.softmax_grad_module,
+    "total": columns.total_module,
+    "batch_scale": columns.batch_scale_module,
+    "clip_scale": columns.clip_scale_module,
+    "squares": columns.squares_module,
+    "moments": columns.moments_module,
+    "batch_norm": columns.batch_norm_module,
+    "batch_norm_grad": columns.batch_norm_grad_module,
+    "running_average": columns.running_average_module,
+    "finite": columns.finite_module,
+    "transpose": columns.transpose_module,
+}
+
+
+@functools.cache
+def plain(dtype: str, name: str) -> int:
+    """A kernel that depends on nothing but the dtype."""
+    return objects.build(_PLAIN[name](dtype))[NAME]

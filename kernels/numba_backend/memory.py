@@ -1,0 +1,74 @@
+"""Aligned, zeroed memory, and the panels in which weights live while a program runs.
+
+Zeros behind the last column of every panel and buffer stay zeros: kernels write whole vectors of
+products only, and whatever a formula computes is stored under a mask.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .machine import ALIGNMENT, target
+
+
+def aligned(count: int, dtype: str) -> np.ndarray:
+    """``count`` zeros that begin on a cache line."""
+    itemsize = np.dtype(dtype).itemsize
+    raw = np.zeros(count * itemsize + ALIGNMENT, np.uint8)
+    begin = -raw.ctypes.data % ALIGNMENT
+    return raw[begin : begin + count * itemsize].view(dtype)
+
+
+def padded(columns: int, dtype: str) -> int:
+    """``columns`` rounded up to whole vectors."""
+    lanes = target().lanes(dtype)
+    return -(-columns // lanes) * lanes
+
+
+def leading_dimension(columns: int, dtype: str) -> int:
+    """The stride of a row buffer: an odd number of cache lines, so that rows share no cache sets."""
+    line = ALIGNMENT // np.dtype(dtype).itemsize
+    lines = -(-padded(columns, dtype) // line)
+    return (lines + (lines % 2 == 0)) * line
+
+
+def panel_columns(dtype: str) -> int:
+    """Columns of a whole weight panel."""
+    return target().widest() * target().lanes(dtype)
+
+
+def panel_size(inputs: int, outputs: int, dtype: str) -> int:
+    """Elements of the panels of an (I, O) weight with its bias row."""
+    return (inputs + 1) * padded(outputs, dtype)
+
+
+def panels(memory: np.ndarray, inputs: int, outputs: int, rows: int | None = None):
+    """Yield (columns, view): a slice of the outputs and its panel as an (I + 1, columns) view.
+
+    ``rows`` counts the rows of a panel where that is not I + 1.
+    """
+    dtype = memory.dtype.name
+    rows = inputs + 1 if rows is None else rows
+    wide = panel_columns(dtype)
+    for begin in range(0, outputs, wide):
+        columns = slice(begin, min(begin + wide, outputs))
+        width = padded(columns.stop - begin, dtype)
+        panel = memory[begin * rows : (begin + width) * rows].reshape(rows, width)
+        yield columns, panel[:, : columns.stop - begin]
+
+
+def pack(memory: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> None:
+    """Copy an (I, O) weight and its bias into panels."""
+    inputs, outputs = weight.shape
+    for columns, panel in panels(memory, inputs, outputs):
+        panel[:inputs] = weight[:, columns]
+        panel[inputs] = 0 if bias is None else bias[columns]
+
+
+def unpack(memory: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> None:
+    """Copy panels back."""
+    inputs, outputs = weight.shape
+    for columns, panel in panels(memory, inputs, outputs):
+        weight[:, columns] = panel[:inputs]
+        if bias is not None:
+            bias[columns] = panel[inputs]

@@ -1,0 +1,74 @@
+"""A program at work: epochs begun, advanced by deadlines, parameters stored back when asked."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from ..contract import Binding, Plan
+from . import memory
+from . import table as t
+from .program import Program
+from .workers import together
+
+_OUTCOMES = {t.RUNNING_ON: "done", t.STOPPED: "stopped", t.DIVERGED: "diverged"}
+
+
+class NumbaRun:
+    """A plan at work on compiled kernels; see :class:`fastnn.kernels.contract.Run`."""
+
+    def __init__(self, plan: Plan, binding: Binding) -> None:
+        from .engine import run
+
+        self._run = run
+        self.plan, self.threads = plan, binding.threads
+        self._program = Program(plan, binding)
+        self._control = memory.aligned(t.CONTROL, "int64")
+        self.load()
+
+    @property
+    def step(self) -> int:
+        """The step at which the epoch stands."""
+        return int(self._control[t.STEP])
+
+    def begin(
+        self,
+        order: np.ndarray | None,
+        samples: int,
+        scalars: np.ndarray | None,
+        epoch: int = 0,
+        first_step: int = 0,
+    ) -> None:
+        steps = -(-samples // self.plan.batch_rows)
+        program, control = self._program, self._control
+        program.room_for(steps - first_step)
+        program.set_order(order)
+        program.set_epoch(epoch)
+        program.set_scalars(scalars)
+        program.table[t.SAMPLES] = samples
+        control[t.STEP] = control[t.FIRST_STEP] = first_step
+        control[t.CHUNK], control[t.LAST_STEP] = 0, steps
+
+    def advance(self, seconds: float) -> str:
+        table, control, threads, run = self._program.table, self._control, self.threads, self._run
+        control[t.STOP] = control[t.STOP_ODD] = 0
+        control[t.DEADLINE] = time.monotonic_ns() + int(seconds * 1e9)
+        together(threads, lambda me: run(table, control, me, threads))
+        return _OUTCOMES[int(control[t.STATUS])]
+
+    def losses(self) -> np.ndarray:
+        return self._program.losses[: self._done()].copy()
+
+    def hits(self) -> np.ndarray:
+        return self._program.hits[: self._done()].copy()
+
+    def _done(self) -> int:
+        control = self._control
+        return int(control[t.STEP] - control[t.FIRST_STEP] + (control[t.STATUS] == t.DIVERGED))
+
+    def store(self) -> None:
+        self._program.store()
+
+    def load(self) -> None:
+        self._program.load()

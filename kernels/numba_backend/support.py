@@ -1,0 +1,104 @@
+"""Kernels that are not arithmetic: the barrier, the clock, the treatment of denormals."""
+
+from __future__ import annotations
+
+import platform
+
+from llvmlite import ir
+
+from . import table
+from .emit import I8, I32, I64, POINTER, Kernel, integer
+
+_PAUSES = 50
+"""Spins before a waiting thread gives its core away: with more, threads that share a core crawl."""
+_MONOTONIC = {"Linux": 1, "Darwin": 6}
+_FLUSH_X86 = 0x8040
+_FLUSH_ARM = 1 << 24
+
+
+def module() -> ir.Module:
+    """barrier(control, threads), clock(out), flush() -> saved, restore(saved)."""
+    result = ir.Module("support")
+    _barrier(result)
+    _clock(result)
+    _denormals(result)
+    return result
+
+
+def _kernel(result: ir.Module, name: str, arguments: str, returns: bool = False) -> Kernel:
+    return Kernel(result, name, arguments, "float32", 4, returns)
+
+
+def _arm() -> bool:
+    return platform.machine().lower() in ("aarch64", "arm64")
+
+
+def _barrier(result: ir.Module) -> None:
+    """Wait until all threads are here; the last to come opens the next generation."""
+    kernel = _kernel(result, "barrier", "pi")
+    builder = kernel.builder
+    control, threads = kernel.arguments
+    arrived = kernel.at(control, table.ARRIVED, element=I64)
+    generation = kernel.at(control, table.GENERATION, element=I64)
+
+    def read() -> ir.Value:
+        return builder.load_atomic(generation, "acquire", 8, typ=I64)
+
+    now = read()
+    before = builder.atomic_rmw("add", arrived, integer(1), "seq_cst")
+    is_last = builder.icmp_signed("==", before, builder.sub(threads, integer(1)))
+    wait, check, give_way, done = (
+        builder.append_basic_block(name) for name in ("wait", "check", "give_way", "done")
+    )
+    with builder.if_then(is_last):
+        builder.atomic_rmw("sub", arrived, threads, "seq_cst")
+        builder.atomic_rmw("add", generation, integer(1), "seq_cst")
+        builder.branch(done)
+    pauses = kernel.variable(integer(0))
+    builder.branch(wait)
+    builder.position_at_end(wait)
+    builder.cbranch(builder.icmp_signed("==", read(), now), check, done)
+    builder.position_at_end(check)
+    if _arm():
+        kernel.call("llvm.aarch64.hint", ir.VoidType(), I32(1))
+    else:
+        kernel.call("llvm.x86.sse2.pause", ir.VoidType())
+    count = builder.add(builder.load(pauses), integer(1))
+    builder.store(count, pauses)
+    builder.cbranch(builder.icmp_signed(">", count, integer(_PAUSES)), give_way, wait)
+    builder.position_at_end(give_way)
+    kernel.call("sched_yield", I32)
+    builder.branch(wait)
+    builder.position_at_end(done)
+    kernel.finish()
+
+
+def _clock(result: ir.Module) -> None:
+    """out[0], out[1] = seconds and nanoseconds of the clock of ``time.monotonic``."""
+    kernel = _kernel(result, "clock", "p")
+    kernel.call("clock_gettime", I32, I32(_MONOTONIC[platform.system()]), kernel.arguments[0])
+    kernel.finish()
+
+
+def _denormals(result: ir.Module) -> None:
+    """Flush denormals to zero in this thread; hand back what the mode was."""
+    flush = _kernel(result, "flush", "", returns=True)
+    restore = _kernel(result, "restore", "i")
+    if _arm():
+        saved = flush.call("llvm.aarch64.get.fpcr", I64)
+        flush.call(
+            "llvm.aarch64.set.fpcr", ir.VoidType(), flush.builder.or_(saved, integer(_FLUSH_ARM))
+        )
+        flush.finish(saved)
+        restore.call("llvm.aarch64.set.fpcr", ir.VoidType(), restore.arguments[0])
+        restore.finish()
+        return
+    slot = flush.variable(I32(0))
+    flush.call("llvm.x86.sse.stmxcsr", ir.VoidType(), slot)
+    saved = flush.builder.load(slot)
+    flush.builder.store(flush.builder.or_(saved, I32(_FLUSH_X86)), slot)
+    flush.call("llvm.x86.sse.ldmxcsr", ir.VoidType(), slot)
+    flush.finish(flush.builder.zext(saved, I64))
+    slot = restore.variable(restore.narrow(restore.arguments[0]))
+    restore.call("llvm.x86.sse.ldmxcsr", ir.VoidType(), slot)
+    restore.finish()

@@ -1,0 +1,132 @@
+"""The layout of a compiled program: one flat table of 64-bit integers that the engine walks.
+
+A header, then a row of WIDTH words for each operation. Everything is an integer: sizes, addresses of
+buffers, addresses of compiled kernels. The engine therefore holds no formula, no dtype and no shape,
+and is compiled once a machine.
+"""
+
+from __future__ import annotations
+
+# ---- header ----
+(
+    ITEMSIZE,  # bytes an element
+    LANES,  # elements a vector
+    PANEL,  # columns of a whole weight panel
+    ROW_STEP,  # threads share out rows in multiples of this
+    BATCH,  # rows a step
+    SAMPLES,  # rows an epoch
+    CHUNK_ROWS,  # rows a pass through the chunk section
+    CHUNK_BEGIN,  # first word of the operations done for each chunk
+    CHUNK_END,
+    STEP_END,  # operations from CHUNK_END to here are done once a step
+    CHECK_EVERY,  # chunks between two looks at the clock
+    SCALARS,  # optimizer scalars: address, bytes a step, bytes of one of its two halves
+    SCALARS_STEP,
+    SCALARS_HALF,
+    CLIP_SCALE,  # address of the factor of norm clipping
+    BATCH_SCALE,  # address of 1 / batch weight, a cache line a thread
+    ONES,  # address of 1.0
+    SCRATCH,  # address of the first thread's gradient tile, and bytes a thread
+    SCRATCH_BYTES,
+    LOSSES,  # address of the loss of each step
+    HITS,  # address of the hits of each step
+    CLOCK,  # addresses of kernels
+    BARRIER_KERNEL,
+    FLUSH_KERNEL,
+    RESTORE_KERNEL,
+    TOTAL_KERNEL,
+    ROW_TILES,  # first word of the two tables of product tiles
+    COLUMN_TILES,
+) = range(28)
+HEADER = 32
+
+# ---- tables of tiles: for each width in vectors, for each count of rows that are left, ----
+# ---- the height of the tile to use and the address of its kernel ----
+TALLEST = 12
+TILE_WORDS = 2 * (TALLEST + 1)
+NARROW = 2  # vectors across a tile of the transposed product
+
+# ---- fields of an operation ----
+(
+    OPERATION,
+    KERNEL,  # the kernel of the operation, or the tail of a product
+    BY_COLUMNS,  # 1: threads share out columns; 0: rows
+    BARRIER,  # 1: all threads meet behind this operation
+    ROWS,  # rows where they are not the chunk's
+    COLUMNS,
+    INNER,
+    A,
+    LDA,
+    B,
+    LDB,
+    C,
+    LDC,
+    SLOPE,
+    LD_SLOPE,
+    EXTRA,
+    WEIGHT,
+    GRAD,
+    PARTIALS,
+    HAS_BIAS,
+    SLOTS,  # how many slots; their addresses follow
+    SLOT_0,
+    SLOT_1,
+    SLOT_2,
+    UPDATES,  # 1: the weight gradient is consumed at once by the update kernel
+    DECAYED,  # 1: weight decay applies to the weights
+    BIAS_DECAYED,
+    STRICT,  # 1: a loss that is not finite ends the run
+) = range(28)
+MOST_SLOTS = 3
+WIDTH = 32
+
+# ---- operations ----
+(
+    GATHER,
+    LINEAR,
+    GRAD_INPUT,
+    GRAD_WEIGHT,
+    TRANSPOSE,
+    MAP,
+    MULTIPLY,
+    LOSS,
+    SOFTMAX,
+    FLAT_UPDATE,
+    BATCH_NORM,
+    BATCH_NORM_GRAD,
+    RUNNING,
+    CHECK,
+    SQUARES,
+    CLIP,
+    UPDATE,
+    WEIGH,
+    COPY_OUT,
+    MOMENTS,
+    COLUMN_TOTAL,
+    SUM,
+) = range(22)
+
+# ---- control words, shared by the threads of a run ----
+(
+    STEP,  # where a run begins, and where it stopped
+    CHUNK,
+    LAST_STEP,
+    DEADLINE,  # nanoseconds of the monotonic clock
+    STATUS,
+    STOP,  # two flags, used in turn
+    STOP_ODD,
+    TIME,  # two words for the clock to write
+    TIME_NANO,
+    FIRST_STEP,  # the step whose scalars and record come first
+) = range(10)
+ARRIVED, GENERATION = 16, 24  # each on a cache line of its own
+CONTROL = 32
+
+RUNNING_ON, DIVERGED, STOPPED = range(3)
+
+UNIT_ROWS = 48
+"""Weight rows whose gradient is made, and used, before the next: a unit of work of a thread."""
+INNER_BLOCK = 1024
+"""Rows of a weight panel that are walked before the next block: 256 KiB of a nearest big cache."""
+BATCH_BLOCK = 128
+"""Batch rows walked for a weight gradient at once: 48 KiB of activations and gradients."""

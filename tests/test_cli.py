@@ -1,0 +1,307 @@
+"""The ``fastnn`` command, as its users run it."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastnn
+from fastnn.cli import main
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch, capsys) -> Run:
+    """Runs the command in an empty folder: exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+    threads = fastnn.get_num_threads()
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        try:
+            code = main(arguments)
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return code, *capsys.readouterr()
+
+    yield run
+    fastnn.set_num_threads(threads)
+
+
+@pytest.fixture
+def iris(tmp_path: Path) -> str:
+    """A CSV of three separate clouds with named classes in the middle column."""
+    rng = np.random.default_rng(0)
+    with open(tmp_path / "iris.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["length", "species", "width"])
+        for row in range(150):
+            kind = row % 3
+            length, width = rng.normal((5 * kind, -3 * kind), 0.5)
+            writer.writerow([length, ("setosa", "versicolor", "virginica")[kind], width])
+    return "iris.csv"
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> str:
+    """A CSV with a float target that is a linear function of its inputs."""
+    X = np.random.default_rng(0).normal(size=(400, 3))
+    rows = np.column_stack((X, X @ (1.5, -2.0, 0.25) + 0.125))
+    np.savetxt(
+        tmp_path / "line.csv", rows, delimiter=",", header="a,b,c,price", comments="", fmt="%.9g"
+    )
+    return "line.csv"
+
+
+def closing_accuracy(output: str) -> float:
+    """The figure in the closing line, in percent."""
+    (figure,) = re.findall(r"^test accuracy (\d+\.\d) %", output, re.MULTILINE)
+    return float(figure)
+
+
+# What works
+
+
+def test_train_reaches_97_percent_on_the_embedded_digits(run: Run, tmp_path: Path) -> None:
+    code, output, error = run("train")
+    assert (code, error) == (0, "")
+    assert closing_accuracy(output) >= 97
+    epochs = re.findall(
+        r"^epoch +\d+/30 +training accuracy [\d.]+ %, loss [\d.]+"
+        r" +validation accuracy [\d.]+ %, loss [\d.]+$",
+        output,
+        re.MULTILINE,
+    )
+    assert len(epochs) == 30
+    assert output.endswith("saved digits.safetensors\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["digits.safetensors"]
+
+
+def test_every_option_at_once(run: Run) -> None:
+    code, output, error = run(
+        *("train", "--layers", "24,16", "--activation", "tanh", "--optimizer", "adamw"),
+        *("--lr", "3e-3", "--batch-size", "64", "--epochs", "40", "--dropout", "0.05"),
+        *("--schedule", "exponential", "--early-stopping", "2", "--seed", "3", "--threads", "2"),
+        *("--backend", "numpy", "--device", "cpu", "--out", "small.safetensors"),
+    )
+    assert (code, error) == (0, "")
+    assert closing_accuracy(output) > 85
+    assert "numpy" in output
+    widths = [
+        layer.weight.shape
+        for layer in fastnn.load("small.safetensors").layers
+        if isinstance(layer, fastnn.Linear)
+    ]
+    assert widths == [(64, 24), (24, 16), (16, 10)]
+
+
+def test_full_batch_without_hidden_layers(run: Run) -> None:
+    code, output, _ = run(
+        *("train", "--layers", "", "--batch-size", "full", "--epochs", "60", "--lr", "0.05")
+    )
+    assert code == 0
+    assert closing_accuracy(output) > 85
+
+
+def test_quiet_prints_the_result_alone(run: Run) -> None:
+    code, output, error = run("train", "--epochs", "1", "--quiet")
+    assert (code, error) == (0, "")
+    assert re.fullmatch(r"test accuracy .*\n", output)
+
+
+def test_same_seed_prints_the_same(run: Run) -> None:
+    arguments = ("train", "--epochs", "2", "--layers", "16", "--seed", "7")
+    assert run(*arguments) == run(*arguments)
+    assert run(*arguments) != run(*arguments[:-1], "8")
+
+
+def test_csv_with_named_classes(run: Run, iris: str) -> None:
+    options = ("--label", "species")
+    code, output, _ = run("train", "--data", iris, *options, "--layers", "8", "--epochs", "40")
+    assert code == 0
+    assert closing_accuracy(output) >= 95
+
+    code, output, _ = run("evaluate", "iris.safetensors", iris, *options)
+    assert code == 0
+    assert re.fullmatch(r"accuracy [\d.]+ %, loss [\d.]+\n", output)
+
+    code, output, _ = run("predict", "iris.safetensors", iris, *options)
+    rows = list(csv.DictReader(output.splitlines()))
+    assert code == 0
+    assert len(rows) == 150
+    probabilities = np.array([list(row.values())[1:] for row in rows], float)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+    assert np.mean(probabilities.argmax(axis=1) == np.arange(150) % 3) >= 0.95
+
+
+def test_predict_needs_no_labels(run: Run, iris: str, tmp_path: Path) -> None:
+    run("train", "--data", iris, "--label", "species", "--layers", "8", "--epochs", "2")
+    (tmp_path / "new.csv").write_text("length,width\n5.1,-2.9\n0.1,0.2\n")
+    code, output, error = run("predict", "iris.safetensors", "new.csv")
+    assert (code, error) == (0, "")
+    assert len(output.splitlines()) == 3
+
+
+def test_regression_reports_r2(run: Run, line: str) -> None:
+    code, output, _ = run(
+        *("train", "--data", line, "--label", "price", "--layers", "16", "--dropout", "0"),
+        *("--epochs", "150", "--lr", "0.01"),
+    )
+    assert code == 0
+    (r2,) = re.findall(r"^test r2 ([\d.]+), loss [\d.]+$", output, re.MULTILINE)
+    assert float(r2) >= 0.95
+    code, output, _ = run("predict", "line.safetensors", line, "--label", "price")
+    assert code == 0
+    assert output.splitlines()[0] == "output_0"
+    assert len(output.splitlines()) == 401
+
+
+def test_idx_folder(run: Run, tmp_path: Path) -> None:
+    X, y = fastnn.data.digits()
+    (tmp_path / "small").mkdir()
+    for kind, header, values in (
+        ("images-idx3", [0, 0, 8, 3, 0, 0, 1, 44, 0, 0, 0, 8, 0, 0, 0, 8], X[:300] * 255),
+        ("labels-idx1", [0, 0, 8, 1, 0, 0, 1, 44], y[:300]),
+    ):
+        with gzip.open(tmp_path / "small" / f"t10k-{kind}-ubyte.gz", "wb") as file:
+            file.write(bytes(header) + values.astype(np.uint8).tobytes())
+    code, output, _ = run("train", "--data", "small", "--epochs", "20")
+    assert code == 0
+    assert closing_accuracy(output) > 75
+
+
+def test_inspect_shows_layers_and_plan(run: Run) -> None:
+    run("train", "--epochs", "1", "--layers", "32", "--quiet")
+    code, output, _ = run("inspect", "digits.safetensors", "--batch-size", "16")
+    assert code == 0
+    for word in ("Standardize", "Linear", "ReLU", "Dropout", "64", "32", "flops", "bytes"):
+        assert word in output
+
+
+def test_doctor_names_what_it_found(run: Run) -> None:
+    code, output, _ = run("doctor")
+    assert code == 0
+    facts = dict(re.findall(r"^(\S+(?: \S+)*) {2,}(.+)$", output, re.MULTILINE))
+    assert facts["fastnn"].startswith(fastnn.__version__)
+    assert facts["NumPy"] == np.__version__
+    for name in ("Python", "Numba", "llvmlite", "CPU", "vectors", "threads", "cache"):
+        assert facts[name]
+
+
+def test_doctor_says_where_the_thread_count_is_from(run: Run, monkeypatch) -> None:
+    monkeypatch.setenv("FASTNN_NUM_THREADS", "3")
+    assert re.search(r"^threads +3 \(FASTNN_NUM_THREADS\)", run("doctor")[1], re.MULTILINE)
+
+
+# What fails
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("", "required: COMMAND"),
+        ("trian", "trian"),
+        ("train --epochs 0", "whole number from 1, got '0'"),
+        ("train --batch-size half", "whole number from 1, got 'half'"),
+        ("train --layers 12,x", "whole number from 1, got 'x'"),
+        ("train --optimizer adma", "did you mean 'adam'"),
+        ("train --activation rleu", "did you mean 'relu'"),
+        ("train --schedule cosinus", "did you mean 'cosine'"),
+        ("train --backend nunba", "did you mean 'numba'"),
+        ("train --dropout 1.5", "1.5"),
+        ("train --lr -1", "-1"),
+        ("train --seed -1", "-1"),
+        ("train --out no/such/folder/m.safetensors", "no/such/folder"),
+        ("train --data no-such-file.csv", "no-such-file.csv"),
+        ("train --data iris.csv --label kind", "kind"),
+        ("train --data broken.npz", "broken.npz"),
+        ("evaluate no-such-model digits", "no-such-model"),
+        ("evaluate broken.npz digits", "broken.npz: not a model file"),
+        ("inspect broken.npz", "broken.npz: not a model file"),
+        ("predict digits.safetensors iris.csv --label species", "64"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(
+    arguments: str, message: str, run: Run, iris: str, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 and no more")
+    fastnn.Sequential(fastnn.Linear(64, 10), seed=0).save(tmp_path / "digits.safetensors")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    code, output, error = run(*arguments.split())
+    assert code == 2
+    assert output == ""
+    assert re.fullmatch(r"fastnn: error: .*\n", error)
+    assert message in error
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_divergence_is_code_1_and_saves_nothing(run: Run, tmp_path: Path) -> None:
+    code, output, error = run("train", "--optimizer", "sgd", "--lr", "1e30", "--epochs", "5")
+    assert code == 1
+    assert "test" not in output.splitlines()[-1]
+    assert re.fullmatch(r"fastnn: error: .*\n", error)
+    assert not list(tmp_path.iterdir())
+
+
+def test_failed_save_is_code_1(run: Run, monkeypatch) -> None:
+    def full(model: object, path: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(fastnn.Sequential, "save", full)
+    code, _, error = run("train", "--epochs", "1", "--layers", "8")
+    assert code == 1
+    assert "No space left on device" in error
+
+
+def command(*arguments: str, folder: Path) -> subprocess.Popen:
+    """The command in a process of its own, finding fastnn where this one does."""
+    code = f"import sys; sys.path[:0] = {sys.path!r}; from fastnn.cli import main; sys.exit(main())"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT is a POSIX signal")
+def test_interrupt_is_code_130_and_saves_nothing(tmp_path: Path) -> None:
+    with command("train", "--epochs", "1000000", folder=tmp_path) as process:
+        while not process.stdout.readline().startswith("epoch"):
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        error = process.communicate(timeout=30)[1]
+    assert process.returncode == 130
+    assert re.fullmatch(r"fastnn: error: interrupted.*\n", error)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes break otherwise there")
+def test_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
+    fastnn.Sequential(fastnn.Linear(64, 10), seed=0).save(tmp_path / "digits.safetensors")
+    with command("predict", "digits.safetensors", "digits", folder=tmp_path) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
+
+
+def test_module_runs_as_the_command() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "fastnn", "--version"],
+        cwd=Path(fastnn.__file__).parent.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert result.stdout == f"fastnn {fastnn.__version__}\n"
