@@ -32,24 +32,25 @@ if TYPE_CHECKING:
     from .layers import Dropout as Dropout
     from .layers import Flatten as Flatten
     from .layers import Identity as Identity
+    from .layers import Layer as Layer
     from .layers import LeakyReLU as LeakyReLU
     from .layers import Linear as Linear
     from .layers import PReLU as PReLU
     from .layers import ReLU as ReLU
-    from .layers import Sequential as Sequential
     from .layers import Sigmoid as Sigmoid
     from .layers import SiLU as SiLU
     from .layers import Softmax as Softmax
     from .layers import Softplus as Softplus
     from .layers import Standardize as Standardize
     from .layers import Tanh as Tanh
-    from .layers import load as load
     from .losses import BCEWithLogitsLoss as BCEWithLogitsLoss
     from .losses import CrossEntropyLoss as CrossEntropyLoss
     from .losses import HuberLoss as HuberLoss
     from .losses import L1Loss as L1Loss
     from .losses import Loss as Loss
     from .losses import MSELoss as MSELoss
+    from .model import Sequential as Sequential
+    from .model import load as load
     from .optim import SGD as SGD
     from .optim import Adagrad as Adagrad
     from .optim import Adam as Adam
@@ -69,8 +70,9 @@ _NAMES = {
     "backend": "get_backend get_num_threads set_backend set_num_threads use_backend",
     "gradient_check": "check_gradients",
     "layers": "Activation BatchNorm1d Dropout ELU Flatten GELU Identity LeakyReLU Linear PReLU ReLU"
-    " SELU Sequential SiLU Sigmoid Softmax Softplus Standardize Tanh load",
+    " SELU SiLU Sigmoid Softmax Softplus Standardize Tanh Layer",
     "losses": "BCEWithLogitsLoss CrossEntropyLoss HuberLoss L1Loss Loss MSELoss",
+    "model": "Sequential load",
     "optim": "SGD Adagrad Adam AdamW Momentum Nesterov Optimizer RMSprop",
     "training": "DivergedError EarlyStopping History",
 }

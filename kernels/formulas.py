@@ -3,6 +3,15 @@
 A formula takes ``m``, the functions it may call (``kernels/tracing``), and numbers; it is read
 with NumPy arrays, LLVM vectors, CUDA C++ text or dual numbers, which give its derivative. NaN
 comes out as NaN, so a condition is written such that NaN takes the branch that keeps it.
+
+>>> import numpy as np
+>>> from fastnn.kernels import formulas, tracing
+>>> x = np.array([-1.0, 0.0, 1.0])
+>>> value, slope = tracing.NumpyMath("float64").evaluate(
+...     tracing.value_and_derivative(formulas.silu), x
+... )
+>>> print(value.round(3), slope.round(3))
+[-0.269  0.     0.731] [0.072 0.5   0.928]
 """
 
 from __future__ import annotations
@@ -302,7 +311,16 @@ def batch_norm_grad(
 
 def running_average(m: Any, old: Any, new: Any, momentum: Any) -> Any:
     """(1 - momentum) old + momentum new."""
-    return m.fma(momentum, new - old, old)
+    return _average(m, old, new, momentum)
+
+
+def _average(m: Any, old: Any, new: Any, share: Any) -> Any:
+    # 1 - share is nowhere rounded to the dtype: the shares add up to 1
+    return m.fma(share, new, m.fma(-share, old, old))
+
+
+def _average_square(m: Any, old: Any, new: Any, share: Any) -> Any:
+    return m.fma(share * new, new, m.fma(-share, old, old))
 
 
 # Updates
@@ -332,31 +350,27 @@ def sgd(m: Any, weight: Any, grad: Any, slots: tuple, h: Any) -> tuple[Any, tupl
     return m.fma(-h.learning_rate, grad, weight), ()
 
 
-def prepare_sgd(step: Any, learning_rate: Any, *, weight_decay: float = 0.0) -> dict[str, Any]:
+def _prepare_sgd(step: Any, learning_rate: Any, *, weight_decay: float = 0.0) -> dict[str, Any]:
     """The scalars of sgd."""
     return {"learning_rate": learning_rate, "weight_decay": weight_decay}
 
 
 def momentum(m: Any, weight: Any, grad: Any, slots: tuple, h: Any) -> tuple[Any, tuple]:
     """Heavy ball (Polyak 1964): velocity = momentum velocity + grad, weight -= step velocity."""
-    velocity = _velocity(m, weight, grad, slots, h)
+    grad = h.grad_scale * _with_penalty(m, weight, grad, h)
+    velocity = m.fma(h.momentum, slots[0], grad)
     return m.fma(-h.step_size, velocity, weight), (velocity,)
 
 
 def nesterov(m: Any, weight: Any, grad: Any, slots: tuple, h: Any) -> tuple[Any, tuple]:
     """Momentum that looks a step ahead (Sutskever et al. 2013, eq. 3-4, at the shifted weight)."""
-    velocity = _velocity(m, weight, grad, slots, h)
     grad = h.grad_scale * _with_penalty(m, weight, grad, h)
+    velocity = m.fma(h.momentum, slots[0], grad)
     ahead = m.fma(h.momentum, velocity, grad)
     return m.fma(-h.step_size, ahead, weight), (velocity,)
 
 
-def _velocity(m: Any, weight: Any, grad: Any, slots: tuple, h: Any) -> Any:
-    grad = _with_penalty(m, weight, grad, h)
-    return m.fma(h.momentum, slots[0], h.grad_scale * grad)
-
-
-def prepare_momentum(
+def _prepare_momentum(
     step: Any,
     learning_rate: Any,
     *,
@@ -391,7 +405,7 @@ def adagrad(m: Any, weight: Any, grad: Any, slots: tuple, h: Any) -> tuple[Any, 
     return m.fma(-h.step_size, scaled, weight), (square_sum,)
 
 
-def prepare_adagrad(
+def _prepare_adagrad(
     step: Any,
     learning_rate: Any,
     *,
@@ -406,14 +420,6 @@ def prepare_adagrad(
         "epsilon": eps,
         "weight_decay": weight_decay,
     }
-
-
-def _average(m: Any, old: Any, new: Any, share: Any) -> Any:
-    return m.fma(share, new - old, old)
-
-
-def _average_square(m: Any, old: Any, new: Any, share: Any) -> Any:
-    return m.fma(share, m.fma(new, new, -old), old)
 
 
 def rmsprop(m: Any, weight: Any, grad: Any, slots: tuple, h: Any) -> tuple[Any, tuple]:
@@ -457,7 +463,7 @@ def _deviation(m: Any, square: Any, mean: Any) -> Any:
     return m.sqrt(m.maximum(m.fma(-mean, mean, square), 0.0))
 
 
-def prepare_rmsprop(
+def _prepare_rmsprop(
     step: Any,
     learning_rate: Any,
     *,
@@ -474,7 +480,7 @@ def prepare_rmsprop(
     }
 
 
-def prepare_rmsprop_momentum(
+def _prepare_rmsprop_momentum(
     step: Any,
     learning_rate: Any,
     *,
@@ -484,7 +490,7 @@ def prepare_rmsprop_momentum(
     momentum: float = 0.9,
 ) -> dict[str, Any]:
     """The scalars of rmsprop_momentum and rmsprop_centered_momentum."""
-    scalars = prepare_rmsprop(step, learning_rate, alpha=alpha, eps=eps, weight_decay=weight_decay)
+    scalars = _prepare_rmsprop(step, learning_rate, alpha=alpha, eps=eps, weight_decay=weight_decay)
     return {**scalars, "momentum": momentum}
 
 
@@ -505,7 +511,7 @@ def _adam(m: Any, weight: Any, grad: Any, slots: tuple, h: Any) -> tuple[Any, tu
     return m.fma(-h.step_size, mean / denominator, weight), (mean, square)
 
 
-def _prepare_adam(
+def _adam_scalars(
     step: Any, learning_rate: Any, betas: tuple[float, float], eps: float, eps_on_corrected: bool
 ) -> dict[str, Any]:
     mean_correction = -np.expm1(step * np.log(betas[0])) if betas[0] > 0.0 else 1.0
@@ -520,7 +526,7 @@ def _prepare_adam(
     }
 
 
-def prepare_adam(
+def _prepare_adam(
     step: Any,
     learning_rate: Any,
     *,
@@ -534,11 +540,11 @@ def prepare_adam(
     PyTorch, as algorithm 1, adds eps to the bias-corrected root; scikit-learn and the books, as
     the paper's section 2 suggests for speed, to the uncorrected one.
     """
-    scalars = _prepare_adam(step, learning_rate, betas, eps, eps_on_corrected)
+    scalars = _adam_scalars(step, learning_rate, betas, eps, eps_on_corrected)
     return {**scalars, "weight_decay": weight_decay}
 
 
-def prepare_adamw(
+def _prepare_adamw(
     step: Any,
     learning_rate: Any,
     *,
@@ -548,7 +554,7 @@ def prepare_adamw(
     eps_on_corrected: bool = True,
 ) -> dict[str, Any]:
     """The scalars of adamw; its decay is learning_rate times weight_decay."""
-    scalars = _prepare_adam(step, learning_rate, betas, eps, eps_on_corrected)
+    scalars = _adam_scalars(step, learning_rate, betas, eps, eps_on_corrected)
     return {**scalars, "decay": learning_rate * weight_decay}
 
 
@@ -559,48 +565,48 @@ _ADAM_SCALARS = ("step_size", "mean_share", "square_share", "root_correction", "
 UPDATES = {
     formula.name: formula
     for formula in (
-        UpdateFormula("sgd", sgd, (), ("learning_rate", "weight_decay"), prepare_sgd),
-        UpdateFormula("momentum", momentum, ("velocity",), _MOMENTUM_SCALARS, prepare_momentum),
-        UpdateFormula("nesterov", nesterov, ("velocity",), _MOMENTUM_SCALARS, prepare_momentum),
+        UpdateFormula("sgd", sgd, (), ("learning_rate", "weight_decay"), _prepare_sgd),
+        UpdateFormula("momentum", momentum, ("velocity",), _MOMENTUM_SCALARS, _prepare_momentum),
+        UpdateFormula("nesterov", nesterov, ("velocity",), _MOMENTUM_SCALARS, _prepare_momentum),
         UpdateFormula(
             "adagrad",
             adagrad,
             ("square_sum",),
             ("step_size", "epsilon", "weight_decay"),
-            prepare_adagrad,
+            _prepare_adagrad,
             initial=(("square_sum", "initial_accumulator_value"),),
         ),
-        UpdateFormula("rmsprop", rmsprop, ("square_average",), _RMSPROP_SCALARS, prepare_rmsprop),
+        UpdateFormula("rmsprop", rmsprop, ("square_average",), _RMSPROP_SCALARS, _prepare_rmsprop),
         UpdateFormula(
             "rmsprop_momentum",
             rmsprop_momentum,
             ("square_average", "velocity"),
             (*_RMSPROP_SCALARS, "momentum"),
-            prepare_rmsprop_momentum,
+            _prepare_rmsprop_momentum,
         ),
         UpdateFormula(
             "rmsprop_centered",
             rmsprop_centered,
             ("square_average", "grad_average"),
             _RMSPROP_SCALARS,
-            prepare_rmsprop,
+            _prepare_rmsprop,
         ),
         UpdateFormula(
             "rmsprop_centered_momentum",
             rmsprop_centered_momentum,
             ("square_average", "grad_average", "velocity"),
             (*_RMSPROP_SCALARS, "momentum"),
-            prepare_rmsprop_momentum,
+            _prepare_rmsprop_momentum,
         ),
         UpdateFormula(
-            "adam", adam, ("mean", "square"), (*_ADAM_SCALARS, "weight_decay"), prepare_adam
+            "adam", adam, ("mean", "square"), (*_ADAM_SCALARS, "weight_decay"), _prepare_adam
         ),
         UpdateFormula(
             "adamw",
             adamw,
             ("mean", "square"),
             (*_ADAM_SCALARS, "decay"),
-            prepare_adamw,
+            _prepare_adamw,
             decay=("decay",),
         ),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ import numpy as np
 
 from fastnn.kernels.tracing import PREAMBLE, function_text
 
+_serial = itertools.count()
 COMPILER = shutil.which("g++")
 _TYPES = {"float32": "float", "float64": "double", "uint32": "unsigned int"}
 
@@ -29,7 +31,9 @@ def text_kernels(
         parameters = [f"x{number}" for number in range(inputs)]
         texts.append(function_text(name, formula, parameters, dtype))
         texts.append(_loop(name, inputs, _results(texts[-1]), _TYPES[dtype]))
-    source, library = folder / f"{dtype}.cpp", folder / f"{dtype}.so"
+    # a library of the same name would not be loaded again
+    name = f"{dtype}_{next(_serial)}"
+    source, library = folder / f"{name}.cpp", folder / f"{name}.so"
     source.write_text("\n".join(texts))
     options = ["-O1", "-ffp-contract=off", "-Wall", "-Werror", "-shared", "-fPIC"]
     command = [str(COMPILER), *options, str(source), "-o", str(library)]

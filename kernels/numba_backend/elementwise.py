@@ -155,7 +155,7 @@ class _Dropout:
             builder.icmp_signed("<", column, columns),
         )
         with builder.if_then(inside):
-            kept = formulas.keep(self.math, word, self.threshold)
+            kept = formulas.keep(self.math, word, self.threshold).value
             zero = kernel.constant(0.0)
 
             def keep(value: ir.Value) -> ir.Value:

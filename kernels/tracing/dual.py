@@ -6,7 +6,8 @@ by it are left out, which keeps the code short and 0 * inf away.
 
 from __future__ import annotations
 
-import math as scalar_math
+import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -84,22 +85,22 @@ class DualMath(Math):
         """A Python number as a number of this reading."""
         return Dual(self, self.m.constant(value, like.value), 0.0)
 
-    def binary(self, operator: str, left: Any, right: Any) -> Dual:
+    def binary(self, symbol: str, left: Any, right: Any) -> Dual:
         a, b = self.dual(left), self.dual(right)
-        if operator == "+":
+        if symbol == "+":
             return Dual(self, a.value + b.value, _plus(a.tangent, b.tangent))
-        if operator == "-":
+        if symbol == "-":
             return Dual(self, a.value - b.value, _plus(a.tangent, _minus(b.tangent)))
-        if operator == "*":
+        if symbol == "*":
             tangent = self._products(b.value, a.tangent, a.value, b.tangent)
             return Dual(self, a.value * b.value, tangent)
         quotient = a.value / b.value
         slope = _plus(a.tangent, _minus(_times(quotient, b.tangent)))
         return Dual(self, quotient, slope if _is(slope, 0.0) else slope / b.value)
 
-    def compare(self, operator: str, left: Any, right: Any) -> Any:
+    def compare(self, symbol: str, left: Any, right: Any) -> Any:
         a, b = self.dual(left).value, self.dual(right).value
-        return _COMPARISONS[operator](a, b)
+        return _COMPARISONS[symbol](a, b)
 
     def negative(self, x: Dual) -> Dual:
         return Dual(self, -x.value, _minus(x.tangent))
@@ -117,39 +118,50 @@ class DualMath(Math):
         tangent = self._products(b.value, a.tangent, a.value, b.tangent, c.tangent)
         return Dual(self, self.m.fma(a.value, b.value, c.value), tangent)
 
-    def exp(self, x: Dual) -> Dual:
+    def exp(self, x: Any) -> Dual:
+        x = self.dual(x)
         value = self.m.exp(x.value)
         return Dual(self, value, _times(value, x.tangent))
 
-    def expm1(self, x: Dual) -> Dual:
+    def expm1(self, x: Any) -> Dual:
+        x = self.dual(x)
         value = self.m.expm1(x.value)
         return self._chain(x, value, lambda: value + 1.0)
 
-    def log(self, x: Dual) -> Dual:
+    def log(self, x: Any) -> Dual:
+        x = self.dual(x)
         return self._chain(x, self.m.log(x.value), lambda: 1.0 / x.value)
 
-    def log1p(self, x: Dual) -> Dual:
+    def log1p(self, x: Any) -> Dual:
+        x = self.dual(x)
         return self._chain(x, self.m.log1p(x.value), lambda: 1.0 / (1.0 + x.value))
 
-    def sqrt(self, x: Dual) -> Dual:
+    def sqrt(self, x: Any) -> Dual:
+        x = self.dual(x)
         value = self.m.sqrt(x.value)
         return self._chain(x, value, lambda: 0.5 / value)
 
-    def tanh(self, x: Dual) -> Dual:
+    def tanh(self, x: Any) -> Dual:
+        x = self.dual(x)
         value = self.m.tanh(x.value)
         return self._chain(x, value, lambda: self.m.fma(-value, value, 1.0))
 
-    def sigmoid(self, x: Dual) -> Dual:
+    def sigmoid(self, x: Any) -> Dual:
+        x = self.dual(x)
         value = self.m.sigmoid(x.value)
         return self._chain(x, value, lambda: self.m.fma(-value, value, value))
 
-    def erf(self, x: Dual) -> Dual:
+    def erf(self, x: Any) -> Dual:
+        x = self.dual(x)
+
         def slope() -> Any:
-            return (2.0 / scalar_math.sqrt(scalar_math.pi)) * self.m.exp(-x.value * x.value)
+            return (2.0 / math.sqrt(math.pi)) * self.m.exp(-x.value * x.value)
 
         return self._chain(x, self.m.erf(x.value), slope)
 
-    def abs(self, x: Dual) -> Dual:
+    def abs(self, x: Any) -> Dual:
+        x = self.dual(x)
+
         def slope() -> Any:
             zero_or_nan = self.m.where(x.value < 0.0, -1.0, x.value)
             return self.m.where(x.value > 0.0, 1.0, zero_or_nan)
@@ -170,12 +182,12 @@ class DualMath(Math):
         return self.m.fma(a, db, total)
 
 
-_COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
-    "<": lambda a, b: a < b,
-    "<=": lambda a, b: a <= b,
-    ">": lambda a, b: a > b,
-    ">=": lambda a, b: a >= b,
-    "==": lambda a, b: a == b,
+_COMPARISONS = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "==": operator.eq,
 }
 
 

@@ -61,7 +61,7 @@ class NumpyMath(Math):
         return np.asarray(_erf(x), self.dtype)[()]
 
     def abs(self, x: Any) -> Any:
-        return np.abs(x)
+        return self._quietly(np.abs, x)
 
     def where(self, condition: Any, a: Any, b: Any) -> Any:
         return np.where(condition, *(self._number(value) for value in (a, b)))[()]
@@ -85,10 +85,9 @@ class NumpyMath(Math):
     def _number(self, value: Any) -> Any:
         return self.dtype.type(value) if isinstance(value, int | float) else value
 
-    @staticmethod
-    def _quietly(function: Any, x: Any) -> Any:
+    def _quietly(self, function: Any, x: Any) -> Any:
         with np.errstate(all="ignore"):
-            return function(x)
+            return function(self._number(x))
 
 
 _erf = np.frompyfunc(math.erf, 1, 1)

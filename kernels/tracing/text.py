@@ -111,7 +111,7 @@ class TextMath(Math):
             return number.text
         if self.dtype == "uint32":
             return f"{number}u"
-        if not abs(number) <= np.finfo(self.dtype).max:
+        if not abs(number) <= float(np.finfo(self.dtype).max):
             raise ValueError(f"constant is {number!r}; expected a finite {self.dtype}")
         return f"{np.dtype(self.dtype).type(number)!s}{self.suffix}"
 

@@ -189,7 +189,7 @@ def activations() -> list[Record]:
 
 def grid() -> torch.Tensor:
     near = np.linspace(-8, 8, 33).tolist()
-    return torch.tensor([*near, -100.0, -30.0, -1e-5, 1e-5, 30.0, 100.0], requires_grad=True)
+    return torch.tensor([*near, -100.0, -30.0, -1e-5, 1e-5, 19.5, 20.5, 100.0], requires_grad=True)
 
 
 def activation(name: str, function: Callable[..., torch.Tensor], **settings: float) -> Record:

@@ -1,0 +1,285 @@
+"""Losses: what targets they take, and their value and gradient; the arithmetic is in ``kernels``.
+
+A loss is a mean over rows; with sample weights, the sum of weighted losses over the sum of weights.
+Elementwise losses are means over the outputs of a row too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from . import checks
+from .kernels import contract
+from .kernels.formulas import LOSSES as FORMULAS
+from .kernels.formulas import LossFormula
+
+
+class Loss:
+    """An elementwise loss from one formula.
+
+    Parameters
+    ----------
+    formula : callable
+        ``formula(m, output, target)`` as plain arithmetic; its derivative by ``output`` is found.
+    name : str, default "custom"
+        What the loss is called in files and messages.
+    **settings : float
+        Keyword arguments of the formula.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> log_cosh = Loss(lambda m, output, target: m.softplus(2 * (output - target))
+    ...                 - (output - target) - 0.6931471805599453, name="log_cosh")
+    >>> loss, grad = log_cosh(np.array([[0.0]]), np.array([[0.0]]))
+    >>> round(abs(loss), 12), grad
+    (0.0, array([[0.]]))
+    """
+
+    classifies = False
+    """Whether accuracy means something: targets are classes."""
+
+    def __init__(
+        self, formula: Callable[..., Any], name: str = "custom", **settings: float
+    ) -> None:
+        if not callable(formula):
+            raise TypeError(f"formula is {formula!r}; expected a function(m, output, target)")
+        self._use(LossFormula(name, formula, tuple(settings)), settings)
+
+    def _use(self, formula: LossFormula | None, settings: Mapping[str, float] = {}, **rest) -> None:
+        self.name = formula.name if formula else "cross_entropy"
+        self.use = contract.Loss(formula, tuple(settings.items()), **rest)
+
+    def __call__(
+        self, outputs: ArrayLike, targets: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> tuple[float, np.ndarray]:
+        """The loss and its gradient by the outputs.
+
+        Parameters
+        ----------
+        outputs : array (B, O)
+            Outputs of a network; logits for the losses that say so.
+        targets : array
+            As the loss takes them.
+        sample_weight : array (B,), optional
+
+        Returns
+        -------
+        loss : float
+        grad : ndarray (B, O)
+        """
+        return self._measure(outputs, targets, sample_weight, gradient=True)
+
+    def value(
+        self, outputs: ArrayLike, targets: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> float:
+        """The loss alone."""
+        return self._measure(outputs, targets, sample_weight, gradient=False)[0]
+
+    def _measure(self, outputs, targets, sample_weight, gradient: bool):
+        from .backend import get_backend
+
+        z = floating("outputs", outputs)
+        prepared = self.targets(targets, z.shape[1], z.dtype.name, len(z))
+        weights = weights_of(sample_weight, len(z), z.dtype.name)
+        total = float(len(z)) if weights is None else float(weights.sum(dtype=np.float64))
+        grad = np.empty_like(z) if gradient else None
+        row_losses, row_hits = np.empty(len(z), z.dtype), np.empty(len(z), z.dtype)
+        get_backend().loss(
+            z, prepared, weights, 1.0 / total, grad, row_losses, row_hits, self.use
+        )
+        return float(row_losses.sum(dtype=np.float64)) / total, grad
+
+    def targets(self, y: ArrayLike, outputs: int, dtype: str, rows: int) -> np.ndarray:
+        """Targets as the kernels take them, checked.
+
+        Parameters
+        ----------
+        y : array
+            (B, O), or (B,) where there is one output.
+        outputs : int
+            Outputs of the network.
+        dtype : str
+        rows : int
+            Rows of the data.
+
+        Raises
+        ------
+        ValueError
+            For a wrong shape or values that the loss cannot take.
+        """
+        values = np.asarray(y)
+        if values.dtype.kind not in "fiub":
+            raise TypeError(f"y has dtype {values.dtype}; expected numbers")
+        if values.ndim == 1:
+            values = values[:, None]
+        if values.shape != (rows, outputs):
+            raise ValueError(
+                f"y has shape {np.shape(y)}; expected ({rows}, {outputs}) for {outputs} outputs"
+                + (f" or ({rows},)" if outputs == 1 else "")
+            )
+        values = np.ascontiguousarray(values, dtype)
+        if not np.isfinite(values).all():
+            raise ValueError("y contains NaN or infinity; expected finite numbers")
+        return values
+
+    def configuration(self) -> dict[str, Any]:
+        """What a file keeps."""
+        return {"name": self.name, "settings": dict(self.use.settings)}
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{name}={value!r}" for name, value in self.use.settings)
+        return f"{type(self).__name__}({settings})"
+
+
+class CrossEntropyLoss(Loss):
+    """Softmax cross-entropy on logits.
+
+    Targets are class numbers (B,), or one-hot or soft labels (B, O).
+
+    Parameters
+    ----------
+    label_smoothing : float, default 0
+        Share of the uniform distribution mixed into each target (Szegedy et al. 2016).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> loss, grad = CrossEntropyLoss()(np.array([[0.0, 0.0]]), np.array([1]))
+    >>> round(loss, 4), grad
+    (0.6931, array([[ 0.5, -0.5]]))
+    """
+
+    classifies = True
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        self.label_smoothing = checks.fraction("label_smoothing", label_smoothing)
+        self._use(None, smoothing=self.label_smoothing)
+
+    def targets(self, y: ArrayLike, outputs: int, dtype: str, rows: int) -> np.ndarray:
+        values = np.asarray(y)
+        if values.ndim == 2 and values.shape[1] == 1 and outputs > 1:
+            values = values[:, 0]
+        if values.ndim == 2:
+            values = super().targets(values, outputs, dtype, rows)
+            if values.size and values.min() < 0.0:
+                raise ValueError(f"y has a negative probability, {values.min():g}")
+            return values
+        if values.shape != (rows,):
+            raise ValueError(f"y has shape {values.shape}; expected ({rows},) or ({rows}, {outputs})")
+        return class_numbers(values, outputs)
+
+    def configuration(self) -> dict[str, Any]:
+        return {"name": self.name, "settings": {"label_smoothing": self.label_smoothing}}
+
+    def __repr__(self) -> str:
+        return f"CrossEntropyLoss(label_smoothing={self.label_smoothing!r})"
+
+
+class BCEWithLogitsLoss(Loss):
+    """Binary cross-entropy on logits; targets lie in [0, 1], (B, O) or (B,) for one output."""
+
+    classifies = True
+
+    def __init__(self) -> None:
+        self._use(FORMULAS["binary_cross_entropy"])
+
+    def targets(self, y: ArrayLike, outputs: int, dtype: str, rows: int) -> np.ndarray:
+        values = super().targets(y, outputs, dtype, rows)
+        if values.size and not (values.min() >= 0.0 and values.max() <= 1.0):
+            raise ValueError(
+                f"y lies in [{values.min():g}, {values.max():g}]; expected values in [0, 1]"
+            )
+        return values
+
+
+class MSELoss(Loss):
+    """The mean of squared errors."""
+
+    def __init__(self) -> None:
+        self._use(FORMULAS["squared_error"])
+
+
+class L1Loss(Loss):
+    """The mean of absolute errors."""
+
+    def __init__(self) -> None:
+        self._use(FORMULAS["absolute_error"])
+
+
+class HuberLoss(Loss):
+    """Half the squared error up to ``delta``, linear beyond (Huber 1964).
+
+    Parameters
+    ----------
+    delta : float, default 1
+        Above 0.
+    """
+
+    def __init__(self, delta: float = 1.0) -> None:
+        settings = {"delta": checks.number("delta", delta, above=0.0)}
+        self._use(FORMULAS["huber"], settings)
+
+
+LOSSES: dict[str, Callable[..., Loss]] = {
+    "cross_entropy": CrossEntropyLoss,
+    "binary_cross_entropy": BCEWithLogitsLoss,
+    "squared_error": MSELoss,
+    "absolute_error": L1Loss,
+    "huber": HuberLoss,
+}
+"""Losses by the name in files."""
+_ALIASES = {"mse": MSELoss, "mae": L1Loss, "l1": L1Loss, "bce": BCEWithLogitsLoss}
+
+
+def as_loss(loss: Loss | str | None, y: Any) -> Loss:
+    """A loss from itself, from its name, or, for None, from the kind of the targets."""
+    if isinstance(loss, Loss):
+        return loss
+    if loss is None:
+        return CrossEntropyLoss() if np.asarray(y).dtype.kind in "iub" else MSELoss()
+    if not isinstance(loss, str):
+        raise TypeError(f"loss is a {type(loss).__name__}; expected a fastnn.Loss, a name or None")
+    return checks.lookup("loss", loss, {**LOSSES, **_ALIASES})()
+
+
+def from_configuration(configuration: Mapping[str, Any]) -> Loss | None:
+    """A built-in loss from what a file keeps; None for a custom one."""
+    make = LOSSES.get(configuration["name"])
+    return make(**configuration["settings"]) if make else None
+
+
+def class_numbers(values: np.ndarray, classes: int) -> np.ndarray:
+    """Class numbers as int64, checked to be whole and in range."""
+    if values.dtype.kind not in "iub":
+        if values.dtype.kind != "f" or not (np.mod(values, 1) == 0).all():
+            raise ValueError(f"y has dtype {values.dtype}; expected whole class numbers")
+    if values.size and not (values.min() >= 0 and values.max() < classes):
+        raise ValueError(
+            f"y has class numbers from {values.min()} to {values.max()}; expected 0 to "
+            f"{classes - 1} for {classes} outputs"
+        )
+    return np.ascontiguousarray(values, np.int64)
+
+
+def weights_of(sample_weight: Any, rows: int, dtype: str) -> np.ndarray | None:
+    """Sample weights as the kernels take them, checked."""
+    if sample_weight is None:
+        return None
+    weights = np.ascontiguousarray(sample_weight, dtype)
+    if weights.shape != (rows,):
+        raise ValueError(f"sample_weight has shape {weights.shape}; expected ({rows},)")
+    if not (np.isfinite(weights).all() and weights.min() >= 0.0 and weights.sum() > 0.0):
+        raise ValueError("sample_weight must be finite, none negative, and not all zero")
+    return weights
+
+
+def floating(name: str, values: ArrayLike) -> np.ndarray:
+    """A matrix of float32 or float64; other numbers become float32."""
+    matrix = checks.as_matrix(name, values)
+    dtype = matrix.dtype if matrix.dtype.name in contract.DTYPES else np.dtype("float32")
+    return np.ascontiguousarray(matrix, dtype)

@@ -1,0 +1,485 @@
+"""A network: layers in a row over one arena, run layer by layer or as a plan, saved and loaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from . import backend as backends
+from . import checks, losses, model_files, optim
+from .arena import Arena
+from .kernels.contract import DTYPES, Binding, Parameter, Plan
+from .layers import LAYERS, Activation, Flatten, Layer, Sigmoid, Softmax
+from .losses import BCEWithLogitsLoss, CrossEntropyLoss, Loss
+from .plan import Training, can_lower, lower
+from .training import Evaluation, History, fit
+
+_PREDICT_ROWS = 512
+
+
+class Sequential:
+    """Layers, one after the other.
+
+    Parameters
+    ----------
+    *layers : Layer
+        Widths must fit; the first layer with a known width sets that of the data.
+    seed : int, default 0
+        Of the initial weights.
+    dtype : "float32" or "float64", default "float32"
+
+    Attributes
+    ----------
+    layers : tuple of Layer
+    arena : Arena
+        All trained parameters, named ``"0.weight"`` and so on, in one flat buffer.
+    grads : Arena
+        Their gradients, filled by ``backward``.
+    constants : Arena
+        What is kept but not trained.
+    history : History or None
+        Of the last ``fit``.
+    loss, optimizer
+        Those of the last ``fit``.
+    classes : list of str or None
+        Names of the classes, where the caller sets them; saved with the model.
+
+    Examples
+    --------
+    >>> model = Sequential(LAYERS["Linear"](4, 3), LAYERS["ReLU"](), LAYERS["Linear"](3, 2))
+    >>> model.parameter_count
+    23
+    >>> model(np.zeros((1, 4)))
+    array([[0., 0.]], dtype=float32)
+    """
+
+    def __init__(self, *layers: Layer, seed: int = 0, dtype: str = "float32") -> None:
+        if not layers:
+            raise ValueError("layers is empty; expected at least one layer")
+        for number, layer in enumerate(layers):
+            if not isinstance(layer, Layer):
+                raise TypeError(f"layer {number} is a {type(layer).__name__}; expected a Layer")
+        if len({id(layer) for layer in layers}) < len(layers):
+            raise ValueError("a layer stands in the network twice; expected a layer for each place")
+        self.dtype = checks.lookup("dtype", str(np.dtype(dtype)), {name: name for name in DTYPES})
+        self.seed = checks.integer("seed", seed, at_least=0)
+        self.layers = tuple(layers)
+        self.inputs = self._check_widths()
+        self.arena = Arena(self._named("parameters"), self.dtype)
+        self.constants = Arena(self._named("constants"), self.dtype)
+        self.grads = self.arena.like()
+        self._attach()
+        generator = np.random.Generator(np.random.Philox(self.seed))
+        for number, layer in enumerate(self.layers):
+            layer.initialise(generator, self._following(number))
+        self.training = True
+        self.loss: Loss | None = None
+        self.optimizer: optim.Optimizer | None = None
+        self.history: History | None = None
+        self.classes: list[str] | None = None
+
+    def _check_widths(self) -> int | None:
+        """Let every layer check the width that reaches it; the inputs' width, if a layer tells."""
+        first = None
+        for layer in self.layers:
+            shapes = [p.shape[0] for p in (*layer.parameters(), *layer.constants())]
+            if shapes and not (len(shapes) == 1 and shapes[0] == 1):
+                first = getattr(layer, "inputs", shapes[0])
+                break
+        width = first
+        for number, layer in enumerate(self.layers):
+            if width is not None:
+                try:
+                    width = layer.outputs(width)
+                except ValueError as error:
+                    raise ValueError(f"layer {number}: {error}") from None
+        return first
+
+    def _named(self, kind: str) -> list[Parameter]:
+        return [
+            Parameter(f"{number}.{parameter.name}", parameter.shape, parameter.decayed)
+            for number, layer in enumerate(self.layers)
+            for parameter in getattr(layer, kind)()
+        ]
+
+    def _attach(self) -> None:
+        for number, layer in enumerate(self.layers):
+            prefix = f"{number}."
+            arrays, grads = (
+                {
+                    name.removeprefix(prefix): array
+                    for arena in arenas
+                    for name, array in arena.items()
+                    if name.startswith(prefix)
+                }
+                for arenas in ((self.arena, self.constants), (self.grads,))
+            )
+            layer.attach(arrays, grads)
+
+    def _following(self, number: int) -> str:
+        """The name of the activation that follows a layer, for its initial weights."""
+        for layer in self.layers[number + 1 :]:
+            if isinstance(layer, Activation):
+                return layer.name
+            if layer.parameters() and layer.parameters()[0].decayed:
+                break
+        return "identity"
+
+    # -- layer by layer --
+
+    def __call__(self, x: ArrayLike) -> np.ndarray:
+        """Outputs (B, O), layer by layer; what ``backward`` needs is kept."""
+        array = np.asarray(x)
+        if array.ndim > 2 and any(isinstance(layer, Flatten) for layer in self.layers):
+            array = array.reshape(len(array), -1)
+        values = checks.as_matrix("x", array)
+        if self.inputs is not None and values.shape[1] != self.inputs:
+            raise ValueError(f"x has {values.shape[1]} columns; the network takes {self.inputs}")
+        values = np.ascontiguousarray(values, self.dtype)
+        for layer in self.layers:
+            values = layer.forward(values)
+        return values
+
+    def backward(self, grad: ArrayLike) -> np.ndarray:
+        """The gradient by the inputs; fills ``grads`` for the rows of the last call."""
+        values = np.ascontiguousarray(checks.as_matrix("grad", grad), self.dtype)
+        for layer in reversed(self.layers):
+            values = layer.backward(values)
+        return values
+
+    def train(self) -> Sequential:
+        """Let dropout and normalisation behave as in training; returns the model."""
+        return self._set_training(True)
+
+    def eval(self) -> Sequential:
+        """Let them behave as in prediction; returns the model."""
+        return self._set_training(False)
+
+    def _set_training(self, training: bool) -> Sequential:
+        self.training = training
+        for layer in self.layers:
+            layer.train() if training else layer.eval()
+        return self
+
+    # -- as a plan --
+
+    @property
+    def parameter_count(self) -> int:
+        """How many numbers are trained."""
+        return int(self.arena.flat.size)
+
+    def plan(self, batch_size: int = 32, optimizer: optim.Optimizer | str = "adam") -> Plan:
+        """The plan that ``fit`` would run; ``print`` shows its operations, flops and bytes."""
+        batch_rows = checks.positive_int("batch_size", batch_size)
+        update = optim.as_optimizer(optimizer).formula
+        loss = self.loss or CrossEntropyLoss()
+        return lower(
+            self.logit_layers(loss), self._inputs(), batch_rows, self.dtype, loss=loss.use,
+            training=Training(update),
+        )
+
+    def logit_layers(self, loss: Loss | None) -> Sequence[Layer]:
+        """The layers up to the logits: without a last Softmax or Sigmoid that the loss contains."""
+        last = self.layers[-1]
+        if isinstance(loss, CrossEntropyLoss) and isinstance(last, Softmax):
+            return self.layers[:-1]
+        if isinstance(loss, BCEWithLogitsLoss) and isinstance(last, Sigmoid):
+            return self.layers[:-1]
+        return self.layers
+
+    def _inputs(self) -> int:
+        if self.inputs is None:
+            raise ValueError("no layer says how many inputs the network takes")
+        return self.inputs
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Parameters and constants by name, views into the arenas."""
+        return {**self.arena, **self.constants}
+
+    def rows(self, name: str, X: ArrayLike) -> np.ndarray:
+        """Data as rows of numbers that the kernels read in place; checked, copied only if needed.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For a wrong shape, an empty set, or NaN or infinity.
+        """
+        array = np.asarray(X)
+        if array.ndim > 2:
+            array = array.reshape(len(array), -1)
+        matrix = checks.as_matrix(name, array)
+        if not len(matrix):
+            raise ValueError(f"{name} has no rows")
+        if self.inputs is not None and matrix.shape[1] != self.inputs:
+            raise ValueError(
+                f"{name} has {matrix.shape[1]} columns; the network takes {self.inputs}"
+            )
+        if matrix.dtype.kind == "f" and matrix.dtype.itemsize > 8:
+            matrix = matrix.astype(np.float64)
+        if not matrix.dtype.isnative or (
+            matrix.size and matrix.strides[1] != matrix.itemsize
+        ) or matrix.strides[0] < 0:
+            matrix = np.ascontiguousarray(matrix, matrix.dtype.newbyteorder("="))
+        if matrix.dtype.kind == "f" and not backends.get_backend().all_finite(matrix):
+            raise ValueError(f"{name} contains NaN or infinity; expected finite numbers")
+        return matrix
+
+    def predict(self, X: ArrayLike) -> np.ndarray:
+        """Outputs of the last layer.
+
+        Parameters
+        ----------
+        X : array (B, I), or (B, ...) with rows that flatten to I
+
+        Returns
+        -------
+        ndarray (B, O)
+            Logits, where the network ends in a Linear. A row's result has the same bits in any
+            batch.
+        """
+        x = self.rows("X", X)
+        if not can_lower(self.layers):
+            return self._predict_eagerly(x)
+        plan = lower(self.layers, x.shape[1], min(len(x), _PREDICT_ROWS), self.dtype)
+        out = np.empty((len(x), plan.outputs), self.dtype)
+        self._measure(plan, Binding(x, self.arrays(), out=out))
+        return out
+
+    def _predict_eagerly(self, x: np.ndarray) -> np.ndarray:
+        training = self.training
+        self.eval()
+        try:
+            parts = [self(x[i : i + _PREDICT_ROWS]) for i in range(0, len(x), _PREDICT_ROWS)]
+        finally:
+            self._set_training(training)
+        return np.concatenate(parts)
+
+    def predict_proba(self, X: ArrayLike) -> np.ndarray:
+        """Probabilities of the classes, (B, O), rows adding up to 1 after a cross-entropy.
+
+        A network with one output, trained on a binary cross-entropy, gives two columns.
+
+        Raises
+        ------
+        ValueError
+            Where neither the last layer nor the loss of the last ``fit`` says what outputs mean.
+        """
+        outputs, last, backend = self.predict(X), self.layers[-1], backends.get_backend()
+        if not isinstance(last, (Softmax, Sigmoid)):
+            logits = outputs.copy()
+            if isinstance(self.loss, CrossEntropyLoss):
+                backend.softmax(logits, outputs)
+            elif isinstance(self.loss, BCEWithLogitsLoss):
+                backend.map(logits, outputs, None, Sigmoid().use)
+            else:
+                raise ValueError(
+                    "predict_proba needs a network that ends in Softmax or Sigmoid, or that was "
+                    "trained with a cross-entropy"
+                )
+        is_binary = outputs.shape[1] == 1
+        return np.hstack([1.0 - outputs, outputs]) if is_binary else outputs
+
+    def evaluate(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        loss: Loss | str | None = None,
+        sample_weight: ArrayLike | None = None,
+        metrics: Iterable[Any] | None = None,
+    ) -> dict[str, float]:
+        """Loss and metrics on data.
+
+        Parameters
+        ----------
+        X, y : array
+        loss : Loss or str, optional
+            That of the last ``fit`` by default, else by the kind of ``y``.
+        sample_weight : array (B,), optional
+        metrics : iterable of str or callable, optional
+            Names of ``fastnn.metrics`` or functions of (outputs, targets); by default accuracy,
+            where the loss has classes.
+
+        Returns
+        -------
+        dict
+            ``{"loss": ..., "accuracy": ...}``
+        """
+        chosen = losses.as_loss(loss or self.loss, y)
+        return Evaluation(self, X, y, chosen, sample_weight, metrics).measure()
+
+    def _measure(self, plan: Plan, binding: Binding) -> Any:
+        """Run a plan that does not train over all rows; the finished run."""
+        binding.threads = backends.threads_for(plan)
+        run = backends.get_backend().start(plan, binding)
+        run.begin(None, len(binding.x), None)
+        while run.advance(0.05) == "stopped":
+            pass
+        return run
+
+    fit = fit
+
+    # -- files --
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the network, its optimizer's state and its class names to a file.
+
+        Parameters
+        ----------
+        path : path
+            In the safetensors layout; written aside and renamed, so that a file that was there is
+            whole until the new one is.
+        """
+        tensors, metadata = self.state()
+        model_files.save_tensors(path, tensors, metadata)
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Tensors and metadata that a file keeps."""
+        tensors = dict(self.arrays())
+        metadata: dict[str, Any] = {
+            "dtype": self.dtype,
+            "seed": self.seed,
+            "layers": [
+                {"type": type(layer).__name__, "arguments": layer.arguments()}
+                | ({"name": layer.name} if type(layer) is Activation else {})
+                for layer in self.layers
+            ],
+            "loss": self.loss.configuration() if self.loss else None,
+            "classes": self.classes,
+            "optimizer": None,
+        }
+        if self.optimizer is not None:
+            metadata["optimizer"] = self.optimizer.state()
+            for number, slot in enumerate(self.optimizer.slots):
+                tensors |= {f"slot {number} {name}": array for name, array in slot.items()}
+        return tensors, metadata
+
+    def restore(self, tensors: dict[str, np.ndarray], metadata: dict[str, Any]) -> None:
+        """Take parameters, constants and the optimizer's state from a file's contents."""
+        for name, array in self.arrays().items():
+            if name not in tensors or tensors[name].shape != array.shape:
+                raise ValueError(f"the file has no tensor {name!r} of shape {array.shape}")
+        for name, array in self.arrays().items():
+            array[...] = tensors[name]
+        saved = metadata.get("optimizer")
+        if saved is None:
+            return
+        if self.optimizer is None or self.optimizer.name != saved["name"]:
+            self.optimizer = optim.from_state(saved)
+        self.optimizer.reset()
+        self.optimizer.attach(self)
+        self.optimizer.updates, self.optimizer.epochs = saved["updates"], saved["epochs"]
+        for number, slot in enumerate(self.optimizer.slots):
+            for name, array in slot.items():
+                array[...] = tensors[f"slot {number} {name}"]
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.layers)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __getitem__(self, number: int) -> Layer:
+        return self.layers[number]
+
+    def __getstate__(self) -> dict[str, Any]:
+        tensors, metadata = self.state()
+        kept = {name: getattr(self, name) for name in ("loss", "history", "classes", "training")}
+        return {
+            "layers": self.layers,
+            "seed": self.seed,
+            "dtype": self.dtype,
+            "tensors": {name: array.copy() for name, array in tensors.items()},
+            "metadata": metadata,
+            "optimizer": self.optimizer,
+            "kept": kept,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(*state["layers"], seed=state["seed"], dtype=state["dtype"])
+        self.optimizer = state["optimizer"]
+        self.restore(state["tensors"], state["metadata"])
+        for name, value in state["kept"].items():
+            setattr(self, name, value)
+
+    def __repr__(self) -> str:
+        lines = [f"Sequential({self.parameter_count} parameters, {self.dtype}"]
+        width = self.inputs
+        for number, layer in enumerate(self.layers):
+            after = layer.outputs(width) if width is not None else None
+            count = sum(int(np.prod(parameter.shape)) for parameter in layer.parameters())
+            shape = "" if width is None else f"{width} -> {after}"
+            detail = f"{count} parameters" if count else ""
+            lines.append(f"  {number:>2}  {layer!r:<36} {shape:<14} {detail}".rstrip())
+            width = after
+        return "\n".join(lines) + "\n)"
+
+
+def load(path: str | os.PathLike, *, custom: Iterable[Any] = ()) -> Sequential:
+    """Read a network that :meth:`Sequential.save` wrote.
+
+    Parameters
+    ----------
+    path : path
+    custom : iterable
+        The user's own activations, losses and optimizers that the file names.
+
+    Returns
+    -------
+    Sequential
+        With the optimizer's state, so that ``fit`` continues.
+
+    Raises
+    ------
+    ValueError
+        For a file that is damaged, of a newer version, or that names something not in ``custom``.
+    OSError
+    """
+    tensors, metadata = model_files.load_tensors(path)
+    custom = list(custom)
+    try:
+        layers = [_layer(configuration, custom) for configuration in metadata["layers"]]
+        model = Sequential(*layers, seed=metadata["seed"], dtype=metadata["dtype"])
+        if metadata["optimizer"] is not None:
+            known = [each for each in custom if isinstance(each, optim.Optimizer)]
+            model.optimizer = optim.from_state(metadata["optimizer"], known)
+        model.restore(tensors, metadata)
+        model.loss = _loss(metadata["loss"], custom)
+        model.classes = metadata["classes"]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{os.fspath(path)}: not a fastnn model: {error!r}") from None
+    return model
+
+
+def _layer(configuration: dict[str, Any], custom: list[Any]) -> Layer:
+    kind = configuration["type"]
+    if kind == "Activation":
+        name = configuration["name"]
+        for layer in custom:
+            if isinstance(layer, Activation) and layer.name == name:
+                copy = Activation.__new__(Activation)
+                copy.use = layer.use
+                return copy
+        raise ValueError(f"the file uses the activation {name!r}: give it in custom=[...]")
+    if kind not in LAYERS:
+        for layer in custom:
+            if isinstance(layer, type) and layer.__name__ == kind:
+                return layer(**configuration["arguments"])
+        raise ValueError(f"the file uses the layer {kind!r}: give its class in custom=[...]")
+    return LAYERS[kind](**configuration["arguments"])
+
+
+def _loss(configuration: dict[str, Any] | None, custom: list[Any]) -> Loss | None:
+    if configuration is None:
+        return None
+    known = losses.from_configuration(configuration)
+    if known is None:
+        known = next(
+            (each for each in custom
+             if isinstance(each, Loss) and each.name == configuration["name"]), None
+        )
+    return known

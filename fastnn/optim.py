@@ -1,0 +1,544 @@
+"""Optimizers: settings, state, and the step on arrays; the arithmetic is in ``kernels/formulas``.
+
+Names, settings and defaults are PyTorch's, and so is the arithmetic: the velocity of momentum does
+not contain the learning rate, and Adam's eps is added to the bias-corrected root.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import checks
+from .arena import Arena
+from .kernels.formulas import UPDATES, UpdateFormula, norm_clip
+from .kernels.tracing.numpy_math import NumpyMath
+
+if TYPE_CHECKING:
+    from .model import Sequential
+
+
+class Optimizer:
+    """An optimizer from one formula.
+
+    Parameters
+    ----------
+    formula : callable
+        ``formula(m, weight, grad, slots, h)`` returns the new weight and a tuple of new slots, as
+        plain arithmetic; ``m`` has ``fma``, ``sqrt``, ``where`` and their kin, ``h`` the settings
+        and ``h.learning_rate`` as numbers.
+    lr : float, default 1e-3
+        Learning rate, above 0.
+    slots : tuple of str
+        Names of the state kept for each weight, begun at zero.
+    name : str
+        What the optimizer is called in files and messages.
+    decay : tuple of str
+        Settings that do not apply to biases and normalisation parameters.
+    **settings : float
+        Settings of the formula.
+
+    Examples
+    --------
+    Sign descent, usable by ``fit`` as well as alone:
+
+    >>> import numpy as np
+    >>> def sign_descent(m, weight, grad, slots, h):
+    ...     sign = m.where(grad > 0.0, 1.0, m.where(grad < 0.0, -1.0, grad))
+    ...     return m.fma(-h.learning_rate, sign, weight), ()
+    >>> optimizer = Optimizer(sign_descent, lr=0.25, name="sign descent")
+    >>> weight = np.array([1.0, 2.0])
+    >>> optimizer.step([weight], [np.array([3.0, -4.0])])
+    >>> weight
+    array([0.75, 2.25])
+    """
+
+    def __init__(
+        self,
+        formula: Callable[..., tuple[Any, tuple]],
+        lr: float = 1e-3,
+        *,
+        slots: Sequence[str] = (),
+        name: str = "custom",
+        decay: Sequence[str] = (),
+        **settings: float,
+    ) -> None:
+        if not callable(formula):
+            raise TypeError(f"formula is {formula!r}; expected a function(m, weight, grad, slots, h)")
+
+        def prepare(step: Any, learning_rate: Any, **values: float) -> dict[str, Any]:
+            return {"learning_rate": learning_rate, **values}
+
+        scalars = ("learning_rate", *settings)
+        self._use(
+            UpdateFormula(name, formula, tuple(slots), scalars, prepare, tuple(decay)),
+            lr,
+            settings,
+        )
+
+    def _use(self, formula: UpdateFormula, lr: float, settings: Mapping[str, Any]) -> None:
+        self.formula = formula
+        self.lr = checks.number("lr", lr, above=0.0)
+        self.settings = dict(settings)
+        self.reset()
+
+    @property
+    def name(self) -> str:
+        """What the optimizer is called in files and messages."""
+        return self.formula.name
+
+    def reset(self) -> None:
+        """Forget the state: the next step is the first."""
+        self.updates = 0
+        self.epochs = 0
+        self._slots: list[Arena] | None = None
+        self._list_slots: list[list[np.ndarray]] | None = None
+        self._model: weakref.ref | None = None
+
+    def step(
+        self,
+        params: Sequential | Sequence[np.ndarray],
+        grads: Sequence[np.ndarray] | None = None,
+    ) -> None:
+        """One update, in place.
+
+        Parameters
+        ----------
+        params : Sequential, or sequence of ndarray
+            A model whose gradients ``backward`` has filled, or a caller's own arrays, float32 or
+            float64, C-contiguous. Weight decay touches those with two axes or more.
+        grads : sequence of ndarray
+            A gradient for each array, of its shape and dtype.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Where arrays do not match one another or those of the step before; nothing has then
+            changed.
+        """
+        if hasattr(params, "arena"):
+            self.attach(params)
+            self.step_model(params, self.lr, None, None, self.updates)
+            self.updates += 1
+        else:
+            self._step_arrays(list(params), list(grads or ()))
+
+    def step_model(
+        self,
+        model: Sequential,
+        rate: float,
+        clip_norm: float | None,
+        clip_value: float | None,
+        updates: int,
+    ) -> None:
+        """One update of a model from its gradients, the ``updates + 1``-th, at a given rate."""
+        from .backend import get_backend
+
+        backend, decayed = get_backend(), model.arena.decayed
+        scale = 1.0
+        if clip_norm is not None:
+            norm = NumpyMath("float64")
+            scale = float(norm_clip(norm, np.float64(backend.norm([model.grads.flat])), clip_norm))
+        plain, with_decay = self.scalars(updates, np.array([rate]), model.dtype)[0]
+        for part, values in ((slice(decayed), with_decay), (slice(decayed, None), plain)):
+            backend.update(
+                model.arena.flat[part],
+                model.grads.flat[part],
+                [slot.flat[part] for slot in self.slots],
+                values,
+                self.formula,
+                clip_value,
+                scale,
+            )
+
+    def _step_arrays(self, params: list[np.ndarray], grads: list[np.ndarray]) -> None:
+        _check_arrays(params, grads)
+        if self._model is not None:
+            raise ValueError("this optimizer has the state of a model; use another for arrays")
+        if self._list_slots is None:
+            starts = self.formula.initial_slots(**self.settings)
+            self._list_slots = [[np.full_like(p, start) for start in starts] for p in params]
+        known = [slots[0].shape if slots else None for slots in self._list_slots]
+        if len(known) != len(params) or any(
+            shape not in (None, param.shape) for shape, param in zip(known, params, strict=True)
+        ):
+            raise ValueError(
+                f"params has shapes {[p.shape for p in params]}; the steps before had {known}"
+            )
+        from .backend import get_backend
+
+        rates = np.array([self.lr])
+        for param, grad, slots in zip(params, grads, self._list_slots, strict=True):
+            scalars = self.scalars(self.updates, rates, param.dtype.name)[0]
+            half = scalars[1] if param.ndim > 1 else scalars[0]
+            get_backend().update(param, grad, slots, half, self.formula)
+        self.updates += 1
+
+    def attach(self, model: Sequential) -> None:
+        """Give this optimizer state for a model, or keep what it has for the same one.
+
+        Raises
+        ------
+        ValueError
+            Where the optimizer has been training something else.
+        """
+        if self._list_slots is not None or (
+            self._model is not None and self._model() is not model
+        ):
+            raise ValueError(
+                "this optimizer has the state of something else that it trained; make a new one, "
+                "or call its reset()"
+            )
+        if self._model is None:
+            self._model = weakref.ref(model)
+            starts = self.formula.initial_slots(**self.settings)
+            self._slots = [model.arena.like() for _ in starts]
+            for slot, start in zip(self._slots, starts, strict=True):
+                slot.flat[:] = start
+
+    def slots_of(self, name: str) -> list[np.ndarray]:
+        """The state of one parameter of the attached model, a view a slot."""
+        return [slot[name] for slot in self._slots]
+
+    @property
+    def slots(self) -> list[Arena]:
+        """The state of the attached model, an arena a slot."""
+        return self._slots or []
+
+    def scalars(self, updates: int, rates: np.ndarray, dtype: str) -> np.ndarray:
+        """The scalars of steps to come, (steps, 2, S): without weight decay, then with it.
+
+        Parameters
+        ----------
+        updates : int
+            Updates made before.
+        rates : ndarray of float64
+            The learning rate of each step.
+        dtype : str
+            What to round to.
+        """
+        steps = updates + 1.0 + np.arange(rates.size)
+        values = self.formula.prepare(steps, rates, **self.settings)
+        table = np.empty((rates.size, 2, len(self.formula.scalars)), dtype)
+        for column, name in enumerate(self.formula.scalars):
+            table[:, 1, column] = values[name]
+            table[:, 0, column] = 0.0 if name in self.formula.decay else values[name]
+        return table
+
+    def state(self) -> dict[str, Any]:
+        """What a file keeps besides the slots: name, settings, counts."""
+        return {
+            "name": self.name,
+            "lr": self.lr,
+            "settings": self.settings,
+            "updates": self.updates,
+            "epochs": self.epochs,
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        state["_model"] = None if self._model is None else self._model()
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self._model is not None:
+            self._model = weakref.ref(self._model)
+
+    def __repr__(self) -> str:
+        settings = "".join(f", {name}={value!r}" for name, value in self.settings.items())
+        return f"{type(self).__name__}(lr={self.lr!r}{settings})"
+
+
+def _check_arrays(params: list[np.ndarray], grads: list[np.ndarray]) -> None:
+    if len(params) != len(grads):
+        raise ValueError(f"grads has {len(grads)} arrays; expected {len(params)}, one for each")
+    for number, (param, grad) in enumerate(zip(params, grads, strict=True)):
+        for name, array in (("params", param), ("grads", grad)):
+            if not isinstance(array, np.ndarray) or array.dtype.name not in ("float32", "float64"):
+                kind = getattr(array, "dtype", type(array).__name__)
+                raise TypeError(f"{name}[{number}] is {kind}; expected a float32 or float64 array")
+        if not (param.flags.c_contiguous and param.flags.writeable):
+            raise ValueError(f"params[{number}] is not a writable C-contiguous array")
+        if grad.shape != param.shape or grad.dtype != param.dtype:
+            raise ValueError(
+                f"grads[{number}] is {grad.dtype} {grad.shape}; expected {param.dtype} {param.shape}"
+            )
+
+
+def _betas(betas: Any) -> tuple[float, float]:
+    first, second = betas
+    return checks.fraction("betas[0]", first), checks.fraction("betas[1]", second)
+
+
+def _positive(name: str, value: float) -> float:
+    return checks.number(name, value, at_least=0.0)
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent, with momentum where that is above 0.
+
+    Parameters
+    ----------
+    lr : float, default 1e-3
+        Learning rate.
+    momentum : float, default 0
+        Share of the velocity that stays; 0 keeps no state.
+    dampening : float, default 0
+        What is taken off each gradient as it enters the velocity.
+    weight_decay : float, default 0
+        Coupled L2: ``weight_decay * weight`` is added to the gradient.
+    nesterov : bool, default False
+        Look one step ahead.
+
+    Notes
+    -----
+    Robbins & Monro 1951; Polyak 1964; Sutskever et al. 2013.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> weight = np.array([[1.0]])
+    >>> SGD(lr=0.5).step([weight], [np.array([[1.0]])])
+    >>> weight
+    array([[0.5]])
+    """
+
+    def __init__(
+        self,
+        lr: float = 1e-3,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+    ) -> None:
+        settings = {"weight_decay": _positive("weight_decay", weight_decay)}
+        if nesterov and (momentum <= 0.0 or dampening != 0.0):
+            raise ValueError("nesterov needs momentum above 0 and no dampening")
+        if momentum == 0.0:
+            self._use(UPDATES["sgd"], lr, settings)
+            return
+        settings |= {
+            "momentum": _positive("momentum", momentum),
+            "dampening": checks.number("dampening", dampening),
+        }
+        self._use(UPDATES["nesterov" if nesterov else "momentum"], lr, settings)
+
+
+class Momentum(SGD):
+    """SGD with momentum 0.9 by default; see :class:`SGD`."""
+
+    def __init__(
+        self,
+        lr: float = 1e-3,
+        momentum: float = 0.9,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(lr, checks.number("momentum", momentum, above=0.0), dampening,
+                         weight_decay)
+
+
+class Nesterov(SGD):
+    """SGD with Nesterov's momentum, 0.9 by default; see :class:`SGD`."""
+
+    def __init__(
+        self, lr: float = 1e-3, momentum: float = 0.9, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(lr, checks.number("momentum", momentum, above=0.0), 0.0, weight_decay,
+                         nesterov=True)
+
+
+class Adagrad(Optimizer):
+    """Steps over the root of the sum of squared gradients (Duchi et al. 2011).
+
+    Parameters
+    ----------
+    lr : float, default 1e-2
+        Learning rate.
+    lr_decay : float, default 0
+        The rate of step t is ``lr / (1 + (t - 1) lr_decay)``.
+    weight_decay : float, default 0
+        Coupled L2.
+    initial_accumulator_value : float, default 0
+        What the sum of squares starts from.
+    eps : float, default 1e-10
+        Added to the root.
+    """
+
+    def __init__(
+        self,
+        lr: float = 1e-2,
+        lr_decay: float = 0.0,
+        weight_decay: float = 0.0,
+        initial_accumulator_value: float = 0.0,
+        eps: float = 1e-10,
+    ) -> None:
+        self._use(
+            UPDATES["adagrad"],
+            lr,
+            {
+                "lr_decay": _positive("lr_decay", lr_decay),
+                "weight_decay": _positive("weight_decay", weight_decay),
+                "initial_accumulator_value": _positive(
+                    "initial_accumulator_value", initial_accumulator_value
+                ),
+                "eps": _positive("eps", eps),
+            },
+        )
+
+
+class RMSprop(Optimizer):
+    """Steps over a running root mean square (Tieleman & Hinton 2012).
+
+    Parameters
+    ----------
+    lr : float, default 1e-2
+        Learning rate.
+    alpha : float, default 0.99
+        Share of the running average that stays.
+    eps : float, default 1e-8
+        Added to the root.
+    weight_decay : float, default 0
+        Coupled L2.
+    momentum : float, default 0
+        Share of the velocity that stays.
+    centered : bool, default False
+        Divide by the deviation instead of the root mean square (Graves 2013).
+    """
+
+    def __init__(
+        self,
+        lr: float = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        momentum: float = 0.0,
+        centered: bool = False,
+    ) -> None:
+        settings = {
+            "alpha": checks.fraction("alpha", alpha),
+            "eps": _positive("eps", eps),
+            "weight_decay": _positive("weight_decay", weight_decay),
+        }
+        if momentum:
+            settings["momentum"] = _positive("momentum", momentum)
+        name = "rmsprop" + "_centered" * bool(centered) + "_momentum" * bool(momentum)
+        self._use(UPDATES[name], lr, settings)
+
+
+class Adam(Optimizer):
+    """Running mean over running root mean square (Kingma & Ba 2015, algorithm 1).
+
+    Parameters
+    ----------
+    lr : float, default 1e-3
+        Learning rate.
+    betas : (float, float), default (0.9, 0.999)
+        Shares of the two running averages that stay.
+    eps : float, default 1e-8
+        Added to the bias-corrected root.
+    weight_decay : float, default 0
+        Coupled L2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> weight, adam = np.array([1.0]), Adam(lr=0.1)
+    >>> for _ in range(3):
+    ...     adam.step([weight], [np.array([2.0])])
+    >>> weight.round(4)
+    array([0.7])
+    """
+
+    _formula = "adam"
+
+    def __init__(
+        self,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        self._use(
+            UPDATES[self._formula],
+            lr,
+            {
+                "betas": _betas(betas),
+                "eps": _positive("eps", eps),
+                "weight_decay": _positive("weight_decay", weight_decay),
+            },
+        )
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay, 0.01 by default (Loshchilov & Hutter 2019)."""
+
+    _formula = "adamw"
+
+    def __init__(
+        self,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+    ) -> None:
+        super().__init__(lr, betas, eps, weight_decay)
+
+
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+    "sgd": SGD,
+    "momentum": Momentum,
+    "nesterov": Nesterov,
+    "adagrad": Adagrad,
+    "rmsprop": RMSprop,
+    "adam": Adam,
+    "adamw": AdamW,
+}
+"""Optimizers by the name that ``fit(optimizer=...)`` takes; the first argument is the rate."""
+
+
+def as_optimizer(optimizer: Optimizer | str) -> Optimizer:
+    """An optimizer from itself or from its name."""
+    if isinstance(optimizer, Optimizer):
+        return optimizer
+    if not isinstance(optimizer, str):
+        raise TypeError(
+            f"optimizer is a {type(optimizer).__name__}; expected a fastnn.Optimizer or a name"
+        )
+    return checks.lookup("optimizer", optimizer, OPTIMIZERS)()
+
+
+def from_state(state: Mapping[str, Any], known: Iterable[Optimizer] = ()) -> Optimizer:
+    """A built-in optimizer from what :meth:`Optimizer.state` wrote.
+
+    Raises
+    ------
+    ValueError
+        For a custom one that is not among ``known``.
+    """
+    for optimizer in known:
+        if optimizer.name == state["name"]:
+            return optimizer
+    formula = checks.lookup("optimizer", state["name"], UPDATES)
+    settings = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in state["settings"].items()
+    }
+    result = Optimizer.__new__(_CLASS_OF.get(formula.name, Optimizer))
+    result._use(formula, state["lr"], settings)
+    return result
+
+
+_CLASS_OF = {
+    "sgd": SGD,
+    "momentum": SGD,
+    "nesterov": SGD,
+    "adagrad": Adagrad,
+    "adam": Adam,
+    "adamw": AdamW,
+    **{name: RMSprop for name in UPDATES if name.startswith("rmsprop")},
+}

@@ -1,0 +1,361 @@
+"""Lowers a network, with a loss and an optimizer, to the rows of a plan.
+
+Forward, a linear layer takes the activation and the dropout that follow it into its tail, which
+stores the output and its slope together. Backward, the gradient of each linear layer's inputs is
+multiplied by the slope below as it leaves the product. Weight gradients come last, after the check
+of the loss, and are consumed by the update at once unless something else needs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from .kernels.contract import IDENTITY, Buffer, Dropout, Loss, Parameter, Plan, Row
+from .kernels.formulas import UpdateFormula
+from .layers import Activation, BatchNorm1d, Flatten, Layer, Linear, Softmax, Standardize
+from .layers import Dropout as DropoutLayer
+
+CHUNK_ROWS = 512
+"""Rows of a batch that are walked at once: what they need stays in the cache of a core."""
+
+
+class Training(NamedTuple):
+    """What a plan that trains needs besides the network and its loss."""
+
+    update: UpdateFormula
+    clip_norm: float | None = None
+    clip_value: float | None = None
+    keep_gradients: bool = False
+
+
+def can_lower(layers: Sequence[Layer]) -> bool:
+    """Whether every layer is one of fastnn's own."""
+    return all(type(layer) in _LOWERINGS or isinstance(layer, Activation) for layer in layers)
+
+
+def lower(
+    layers: Sequence[Layer],
+    inputs: int,
+    batch_rows: int,
+    dtype: str,
+    *,
+    loss: Loss | None = None,
+    training: Training | None = None,
+) -> Plan:
+    """The plan of a network.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+    inputs : int
+        Columns of the data.
+    batch_rows : int
+        Rows of a step.
+    dtype : str
+    loss : Loss, optional
+        With a loss the plan measures it; without one it gives the outputs.
+    training : Training, optional
+        With an optimizer's formula the plan trains.
+    """
+    whole = training is not None and any(isinstance(layer, BatchNorm1d) for layer in layers)
+    chunk_rows = batch_rows if whole else _chunk_rows(batch_rows)
+    stores = training is not None and (
+        chunk_rows < batch_rows or training.clip_norm is not None or training.keep_gradients
+    )
+    lowering = _Lowering(inputs, training is not None)
+    lowering.forward(layers)
+    lowering.backward(loss, stores)
+    return lowering.plan(dtype, batch_rows, chunk_rows, loss, training)
+
+
+def _chunk_rows(batch_rows: int) -> int:
+    """Rows a chunk, from the batch alone: chunks of equal size, none above CHUNK_ROWS."""
+    chunks = -(-batch_rows // CHUNK_ROWS)
+    return -(-batch_rows // chunks)
+
+
+class _Value(NamedTuple):
+    """What a layer hands on: a buffer, and how a gradient by it becomes one by what lies below.
+
+    ``slope`` is the buffer that such a gradient is still to be multiplied by; ``trains`` says
+    whether any parameter lies below.
+    """
+
+    name: str
+    width: int
+    slope: str | None = None
+    trains: bool = False
+
+
+class _Lowering:
+    """The rows of a plan in the making."""
+
+    def __init__(self, inputs: int, training: bool) -> None:
+        self.training = training
+        self.rows: list[Row] = []
+        self.weight_rows: list[Row] = []
+        self.step_rows: list[Row] = []
+        self.buffers: list[Buffer] = []
+        self.parameters: list[Parameter] = []
+        self.constants: list[Parameter] = []
+        self.value = _Value(self.buffer("x", inputs), inputs)
+        self._backward: list[Callable[[str], str | None]] = []
+
+    # -- parts --
+
+    def row(self, op: str, reads: tuple[str, ...], writes: tuple[str, ...], **settings) -> None:
+        self.rows.append(Row(op, reads, writes, settings))
+
+    def buffer(self, name: str, width: int, per_row: bool = True) -> str:
+        self.buffers.append(Buffer(name, width, per_row))
+        return name
+
+    def own(self, layer: Layer, index: int) -> dict[str, str]:
+        """Enter a layer's parameters and constants; their names in the plan by their own."""
+        names = {}
+        for group, known in (
+            (layer.parameters(), self.parameters), (layer.constants(), self.constants)
+        ):
+            for parameter in group:
+                name = names[parameter.name] = f"{index}.{parameter.name}"
+                known.append(replace(parameter, name=name))
+        return names
+
+    def follow(self, value: _Value, backward: Callable[[str], str | None]) -> None:
+        """Hand on a value; ``backward`` turns a gradient by it into one by the value below."""
+        self.value = value
+        if self.training:
+            self._backward.append(backward)
+
+    def down(self, grad: str, below: _Value) -> str | None:
+        """The gradient by what made ``below``, from one by ``below`` itself, in place."""
+        if not below.trains:
+            return None
+        if below.slope:
+            self.row("multiply", (grad, below.slope), (grad,))
+        return grad
+
+    # -- the two directions --
+
+    def forward(self, layers: Sequence[Layer]) -> None:
+        self.row("gather", (), (self.value.name,))
+        index = 0
+        while index < len(layers):
+            lowering = _LOWERINGS.get(type(layers[index]), _lower_activation)
+            index += lowering(self, layers, index)
+        self.output = self.value.name
+
+    def backward(self, loss: Loss | None, stores: bool) -> None:
+        if loss is None:
+            self.row("copy_out", (self.output,), ())
+            return
+        self.rows.insert(0, Row("weigh"))
+        records = ("row_losses", "row_hits")
+        if not self.training:
+            self.row("loss", (self.output,), records, loss=loss)
+            self.row("check", records, ())
+            return
+        if not self.value.trains:
+            raise ValueError("the network has no parameters to train")
+        grad: str | None = self.buffer("grad", self.value.width)
+        self.row("loss", (self.output,), (grad, *records), loss=loss)
+        if self.value.slope:
+            self.row("multiply", (grad, self.value.slope), (grad,))
+        for backward in reversed(self._backward):
+            if grad is None:
+                break
+            grad = backward(grad)
+        self.row("check", records, ())
+        for row in self.weight_rows:
+            self.rows.append(Row(row.op, row.reads, (), {**row.settings, "update": not stores}))
+        biases = {row.reads[2] for row in self.rows if row.op == "linear" and len(row.reads) > 2}
+        for parameter in self.parameters:
+            updated = len(parameter.shape) == 2 and not stores
+            if parameter.name not in biases and not updated:
+                self.step_rows.append(Row("update", (), (parameter.name,)))
+
+    def plan(
+        self,
+        dtype: str,
+        batch_rows: int,
+        chunk_rows: int,
+        loss: Loss | None,
+        training: Training | None,
+    ) -> Plan:
+        step_rows = list(self.step_rows)
+        if training is not None and training.clip_norm is not None:
+            step_rows.insert(0, Row("norm", (), ()))
+        return Plan(
+            dtype=dtype,
+            batch_rows=batch_rows,
+            chunk_rows=chunk_rows,
+            inputs=self.buffers[0].width,
+            outputs=self.value.width,
+            chunk=tuple(self.rows),
+            step=tuple(step_rows),
+            buffers=tuple(self.buffers),
+            parameters=tuple(self.parameters),
+            constants=tuple(self.constants),
+            output=self.output,
+            loss=loss,
+            update=training.update if training else None,
+            clip_norm=training.clip_norm if training else None,
+            clip_value=training.clip_value if training else None,
+        )
+
+
+# Each function lowers the layer at ``index`` (and what it takes into its tail) and returns how many
+# layers that were.
+
+
+def _lower_linear(lowering: _Lowering, layers: Sequence[Layer], index: int) -> int:
+    layer, below = layers[index], lowering.value
+    names = lowering.own(layer, index)
+    taken, settings = 1, {}
+    if index + taken < len(layers) and _is_tail(layers[index + taken]):
+        settings["activation"] = layers[index + taken].use
+        taken += 1
+    if index + taken < len(layers) and isinstance(layers[index + taken], DropoutLayer):
+        if lowering.training and layers[index + taken].p > 0.0:
+            settings["dropout"] = Dropout(layers[index + taken].p, index + taken)
+        taken += 1
+    width = layer.outputs(below.width)
+    y = lowering.buffer(f"{index}.y", width)
+    identity = "activation" not in settings or settings["activation"].is_identity
+    slope = None
+    if lowering.training and not (identity and "dropout" not in settings):
+        slope = lowering.buffer(f"{index}.slope", width)
+    lowering.row("linear", (below.name, *names.values()), (y, slope) if slope else (y,), **settings)
+
+    def backward(grad: str) -> str | None:
+        lowering.weight_rows.append(
+            Row("linear_grad_weight", (below.name, grad), (), {"weight": names["weight"]})
+        )
+        if not below.trains:
+            return None
+        out = lowering.buffer(f"{index}.grad", below.width)
+        reads = (grad, names["weight"], below.slope) if below.slope else (grad, names["weight"])
+        lowering.row("linear_grad_input", reads, (out,))
+        return out
+
+    lowering.follow(_Value(y, width, slope, True), backward)
+    return taken
+
+
+def _is_tail(layer: Layer) -> bool:
+    return isinstance(layer, Activation) and not layer.use.formula.learned
+
+
+def _lower_map(
+    lowering: _Lowering, layer: Layer, index: int, settings: dict, trained: bool
+) -> int:
+    """An elementwise layer that stands by itself; its learned numbers may be trained or constant."""
+    below = lowering.value
+    width = layer.outputs(below.width)
+    names = tuple(lowering.own(layer, index).values())
+    y = lowering.buffer(f"{index}.y", width)
+    trained = trained and lowering.training
+    writes = [y]
+    if lowering.training and (below.trains or trained):
+        writes.append(lowering.buffer(f"{index}.slope", width))
+        if trained:
+            writes += [lowering.buffer(f"{name} slope", width) for name in names]
+    lowering.row("map", (below.name, *names), tuple(writes), **settings)
+    slopes = writes[1:]
+    if not trained:
+        # what lies above multiplies by this slope; what lies below must then do so by its own
+        slope = slopes[0] if slopes else None
+        lowering.follow(
+            _Value(y, width, slope, below.trains), lambda grad: lowering.down(grad, below)
+        )
+        return 1
+
+    def backward(grad: str) -> str | None:
+        for name, slope in zip(names, slopes[1:], strict=True):
+            lowering.row("column_sums", (grad, slope), (name,))
+        if below.trains:
+            lowering.row("multiply", (grad, slopes[0]), (grad,))
+        return lowering.down(grad, below)
+
+    lowering.follow(_Value(y, width, None, True), backward)
+    return 1
+
+
+def _lower_activation(lowering: _Lowering, layers: Sequence[Layer], index: int) -> int:
+    layer = layers[index]
+    return _lower_map(lowering, layer, index, {"activation": layer.use}, bool(layer.parameters()))
+
+
+def _lower_standardize(lowering: _Lowering, layers: Sequence[Layer], index: int) -> int:
+    return _lower_map(lowering, layers[index], index, {"activation": layers[index].use}, False)
+
+
+def _lower_dropout(lowering: _Lowering, layers: Sequence[Layer], index: int) -> int:
+    layer = layers[index]
+    if not lowering.training or layer.p == 0.0:
+        return 1
+    settings = {"activation": IDENTITY, "dropout": Dropout(layer.p, index)}
+    return _lower_map(lowering, layer, index, settings, False)
+
+
+def _lower_softmax(lowering: _Lowering, layers: Sequence[Layer], index: int) -> int:
+    below = lowering.value
+    y = lowering.buffer(f"{index}.y", below.width)
+    lowering.row("softmax", (below.name,), (y,))
+
+    def backward(grad: str) -> str | None:
+        if not below.trains:
+            return None
+        lowering.row("softmax_grad", (y, grad), (grad,))
+        return lowering.down(grad, below)
+
+    lowering.follow(_Value(y, below.width, None, below.trains), backward)
+    return 1
+
+
+def _lower_batch_norm(lowering: _Lowering, layers: Sequence[Layer], index: int) -> int:
+    layer, below = layers[index], lowering.value
+    width = layer.outputs(below.width)
+    names = lowering.own(layer, index)
+    y = lowering.buffer(f"{index}.y", width)
+    gamma, beta = names["weight"], names["bias"]
+    running = (names["running_mean"], names["running_var"])
+    if not lowering.training:
+        reads = (below.name, *running, gamma, beta)
+        lowering.row("batch_norm", reads, (y,), eps=layer.eps)
+        lowering.follow(_Value(y, width), lambda grad: None)
+        return 1
+    moments = tuple(
+        lowering.buffer(f"{index}.{name}", width, per_row=False) for name in ("mean", "variance")
+    )
+    x_hat = lowering.buffer(f"{index}.x_hat", width)
+    lowering.row("moments", (below.name,), moments)
+    lowering.row("running_average", moments, running, momentum=layer.momentum)
+    lowering.row("batch_norm", (below.name, *moments, gamma, beta), (y, x_hat), eps=layer.eps)
+
+    def backward(grad: str) -> str | None:
+        lowering.row("column_sums", (grad,), (beta,))
+        lowering.row("column_sums", (grad, x_hat), (gamma,))
+        if below.trains:
+            reads = (grad, x_hat, moments[1], gamma, beta)
+            lowering.row("batch_norm_grad", reads, (grad,), eps=layer.eps)
+        return lowering.down(grad, below)
+
+    lowering.follow(_Value(y, width, None, True), backward)
+    return 1
+
+
+def _lower_flatten(lowering: _Lowering, layers: Sequence[Layer], index: int) -> int:
+    return 1
+
+
+_LOWERINGS: dict[type[Layer], Callable[[_Lowering, Sequence[Layer], int], int]] = {
+    Linear: _lower_linear,
+    BatchNorm1d: _lower_batch_norm,
+    DropoutLayer: _lower_dropout,
+    Flatten: _lower_flatten,
+    Softmax: _lower_softmax,
+    Standardize: _lower_standardize,
+}

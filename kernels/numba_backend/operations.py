@@ -1,0 +1,92 @@
+"""One kernel over a caller's arrays: called by address, and shared out over threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from . import library
+from .blocks import Block
+from .engine import _compiled, _share, call
+from .workers import together
+
+ELEMENTS_PER_THREAD = 1 << 17
+"""Fewer elements than this are not worth another thread."""
+_LINE = 64
+"""Elements in which a long row is shared out: whole cache lines."""
+
+
+@_compiled
+def _apply(flush, restore, kernel, *arguments):
+    saved = call(flush)
+    result = call(kernel, *arguments)
+    call(restore, saved)
+    return result
+
+
+@_compiled
+def _apply_by_blocks(flush, restore, kernel, values, count, block, itemsize, out):
+    saved = call(flush)
+    for number in range((count + block - 1) // block):
+        begin = number * block
+        call(kernel, values + begin * itemsize, min(block, count - begin), out + number * itemsize)
+    call(restore, saved)
+
+
+def apply(kernel: int, *arguments: int) -> int:
+    """Call a kernel with integers, denormals flushed, without the GIL."""
+    support = library.support_kernels()
+    return _apply(support["flush"], support["restore"], kernel, *arguments)
+
+
+def apply_by_blocks(
+    kernel: int, values: int, count: int, block: int, itemsize: int, out: int
+) -> None:
+    """Call ``kernel(values, count, out)`` for each ``block`` values, with the next place of out."""
+    support = library.support_kernels()
+    _apply_by_blocks(
+        support["flush"], support["restore"], kernel, values, count, block, itemsize, out
+    )
+
+
+def threads_for(work: int, least: int, most: int) -> int:
+    """How many of ``most`` threads have at least ``least`` of the work each."""
+    return max(1, min(most, work // least))
+
+
+def by_parts(
+    threads: int, b: Block, work: Callable[[int, int, int, int], None], step: int = _LINE
+) -> None:
+    """Call ``work(row, column, rows, columns)`` for parts of a block, a part a thread.
+
+    Parts are whole rows, or pieces of the only one, in multiples of ``step``.
+    """
+    if b.rows == 1:
+        most = threads_for(b.size, ELEMENTS_PER_THREAD, threads)
+        shared_out(most, b.columns, step, lambda begin, count: work(0, begin, 1, count))
+    else:
+        by_rows(threads, b, lambda begin, count: work(begin, 0, count, b.columns))
+
+
+def by_rows(threads: int, b: Block, work: Callable[[int, int], None]) -> None:
+    """Call ``work(row, rows)`` for parts of a block, a part a thread."""
+    shared_out(threads_for(b.size, ELEMENTS_PER_THREAD, threads), b.rows, 1, work)
+
+
+def by_columns(threads: int, b: Block, work: Callable[[int, int], None]) -> None:
+    """Call ``work(column, columns)`` for parts of a block that have all of its rows."""
+    shared_out(threads_for(b.size, ELEMENTS_PER_THREAD, threads), b.columns, _LINE, work)
+
+
+def shared_out(threads: int, count: int, step: int, work: Callable[[int, int], None]) -> None:
+    """Call ``work(begin, count)`` for a part a thread, in multiples of ``step``."""
+    if threads == 1:
+        if count:
+            work(0, count)
+        return
+
+    def mine(me: int) -> None:
+        begin, end = _share.py_func(count, step, me, threads)
+        if begin < end:
+            work(begin, end - begin)
+
+    together(threads, mine)

@@ -1,0 +1,49 @@
+"""Every backend has exactly the operations of the contract, with the same parameters."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from fastnn.kernels import contract
+from fastnn.kernels.numba_backend.backend import NumbaBackend
+from fastnn.kernels.numba_backend.run import NumbaRun
+from fastnn.kernels.numpy_backend import NumpyBackend
+from fastnn.kernels.numpy_backend.run import NumpyRun
+
+BACKENDS = {"numpy": NumpyBackend, "numba": NumbaBackend}
+
+every_backend = pytest.mark.parametrize("name", BACKENDS)
+
+
+def _parameters(function) -> list[tuple]:
+    """Names, kinds and defaults of what a caller may pass."""
+    parameters = inspect.signature(function).parameters.values()
+    return [(p.name, p.kind, p.default) for p in parameters if p.name != "self"]
+
+
+def test_the_contract_names_operations():
+    assert {"matmul", "linear", "loss", "update", "permutation", "start"} <= {*contract.OPERATIONS}
+    assert "name" not in contract.OPERATIONS
+
+
+@every_backend
+def test_public_names(name):
+    backend = BACKENDS[name]()
+    public = {attribute for attribute in dir(backend) if not attribute.startswith("_")}
+    assert public == {*contract.OPERATIONS, "name"}
+    assert backend.name == name
+
+
+@every_backend
+@pytest.mark.parametrize("operation", contract.OPERATIONS)
+def test_signature(name, operation):
+    declared = getattr(contract.Backend, operation)
+    assert _parameters(getattr(BACKENDS[name](), operation)) == _parameters(declared)
+
+
+@pytest.mark.parametrize("run", [NumpyRun, NumbaRun])
+@pytest.mark.parametrize("method", [name for name in vars(contract.Run) if name[0] != "_"])
+def test_run(run, method):
+    assert _parameters(getattr(run, method)) == _parameters(getattr(contract.Run, method))
