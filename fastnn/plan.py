@@ -222,11 +222,11 @@ def _lower_linear(lowering: _Lowering, layers: Sequence[Layer], index: int) -> i
             settings["dropout"] = Dropout(layers[index + taken].p, index + taken)
         taken += 1
     width = layer.outputs(below.width)
-    y = lowering.buffer(f"{index}.y", width)
+    y = lowering.buffer(f"y{index}", width)
     identity = "activation" not in settings or settings["activation"].is_identity
     slope = None
     if lowering.training and not (identity and "dropout" not in settings):
-        slope = lowering.buffer(f"{index}.slope", width)
+        slope = lowering.buffer(f"slope{index}", width)
     lowering.row("linear", (below.name, *names.values()), (y, slope) if slope else (y,), **settings)
 
     def backward(grad: str) -> str | None:
@@ -235,7 +235,7 @@ def _lower_linear(lowering: _Lowering, layers: Sequence[Layer], index: int) -> i
         )
         if not below.trains:
             return None
-        out = lowering.buffer(f"{index}.grad", below.width)
+        out = lowering.buffer(f"grad{index}", below.width)
         reads = (grad, names["weight"], below.slope) if below.slope else (grad, names["weight"])
         lowering.row("linear_grad_input", reads, (out,))
         return out
@@ -255,13 +255,13 @@ def _lower_map(
     below = lowering.value
     width = layer.outputs(below.width)
     names = tuple(lowering.own(layer, index).values())
-    y = lowering.buffer(f"{index}.y", width)
+    y = lowering.buffer(f"y{index}", width)
     trained = trained and lowering.training
     writes = [y]
     if lowering.training and (below.trains or trained):
-        writes.append(lowering.buffer(f"{index}.slope", width))
+        writes.append(lowering.buffer(f"slope{index}", width))
         if trained:
-            writes += [lowering.buffer(f"{name} slope", width) for name in names]
+            writes += [lowering.buffer(f"slope of {name}", width) for name in names]
     lowering.row("map", (below.name, *names), tuple(writes), **settings)
     slopes = writes[1:]
     if not trained:
@@ -302,7 +302,7 @@ def _lower_dropout(lowering: _Lowering, layers: Sequence[Layer], index: int) -> 
 
 def _lower_softmax(lowering: _Lowering, layers: Sequence[Layer], index: int) -> int:
     below = lowering.value
-    y = lowering.buffer(f"{index}.y", below.width)
+    y = lowering.buffer(f"y{index}", below.width)
     lowering.row("softmax", (below.name,), (y,))
 
     def backward(grad: str) -> str | None:
@@ -319,7 +319,7 @@ def _lower_batch_norm(lowering: _Lowering, layers: Sequence[Layer], index: int) 
     layer, below = layers[index], lowering.value
     width = layer.outputs(below.width)
     names = lowering.own(layer, index)
-    y = lowering.buffer(f"{index}.y", width)
+    y = lowering.buffer(f"y{index}", width)
     gamma, beta = names["weight"], names["bias"]
     running = (names["running_mean"], names["running_var"])
     if not lowering.training:
@@ -328,9 +328,9 @@ def _lower_batch_norm(lowering: _Lowering, layers: Sequence[Layer], index: int) 
         lowering.follow(_Value(y, width), lambda grad: None)
         return 1
     moments = tuple(
-        lowering.buffer(f"{index}.{name}", width, per_row=False) for name in ("mean", "variance")
+        lowering.buffer(f"{name}{index}", width, per_row=False) for name in ("mean", "variance")
     )
-    x_hat = lowering.buffer(f"{index}.x_hat", width)
+    x_hat = lowering.buffer(f"x_hat{index}", width)
     lowering.row("moments", (below.name,), moments)
     lowering.row("running_average", moments, running, momentum=layer.momentum)
     lowering.row("batch_norm", (below.name, *moments, gamma, beta), (y, x_hat), eps=layer.eps)

@@ -32,6 +32,7 @@ from .blocks import (
     put_number,
     vector,
 )
+from .compiled import control
 from .elementwise import (
     EXTRA_LAYER,
     EXTRA_LEARNED,
@@ -41,7 +42,6 @@ from .elementwise import (
     EXTRA_THRESHOLD,
     SOURCES,
 )
-from .engine import permute
 from .machine import available_threads
 from .matmul import product
 from .operations import apply, apply_by_blocks, by_columns, by_parts, by_rows
@@ -458,7 +458,8 @@ class NumbaBackend:
 
     def permutation(self, seed: int, epoch: int, count: int) -> np.ndarray:
         order = np.arange(count, dtype=np.int64)
-        permute(order, _words(seed, epoch, SHUFFLE_STREAM, count))
+        words = _words(seed, epoch, SHUFFLE_STREAM, count)
+        control("engine", "permute", "pip")(order.ctypes.data, count, words.ctypes.data)
         return order
 
     def draws(self, seed: int, epoch: int, population: int, count: int) -> np.ndarray:

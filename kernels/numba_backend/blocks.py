@@ -97,9 +97,8 @@ def matrix(
 ) -> Block:
     """A block of an array of two dimensions; ``shape`` has None where any length will do."""
     result = block(name, array, like, written=written)
-    if array.ndim != 2 or any(
-        length not in (None, found) for length, found in zip(shape, array.shape, strict=True)
-    ):
+    rows, columns = shape
+    if array.ndim != 2 or rows not in (None, result.rows) or columns not in (None, result.columns):
         expected = tuple("any" if length is None else length for length in shape)
         raise ValueError(f"{name} must have shape {expected}, got {array.shape}".replace("'", ""))
     return result
@@ -133,9 +132,11 @@ def alike(writes: tuple[str, ...], **arrays: np.ndarray | None) -> list[Block]:
 
 def joined(blocks: list[Block]) -> list[Block]:
     """The same blocks as one long row each, if no row of any is apart from the next."""
-    if any(b.rows > 1 and b.stride != b.columns for b in blocks):
-        return blocks
-    return [b._replace(rows=min(1, b.rows), columns=b.size, stride=b.size) for b in blocks]
+    for b in blocks:
+        if b.rows > 1 and b.stride != b.columns:
+            return blocks
+    size = blocks[0].size
+    return [Block(b.address, size, 1, size, b.itemsize, b.dtype) for b in blocks]
 
 
 def check_writeable(name: str, array: np.ndarray) -> None:

@@ -37,21 +37,29 @@ def _compiled(function):
     """``njit`` without the GIL, cached in fastnn's own folder; Numba's setting is put back."""
     folder = cache_folder()
     if folder is None:
-        return njit(nogil=True)(function)
+        return njit(nogil=True, error_model="numpy")(function)
     before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(folder)
     try:
-        return njit(nogil=True, cache=True)(function)
+        return njit(nogil=True, cache=True, error_model="numpy")(function)
     finally:
         numba.config.CACHE_DIR = before
 
 
-_inline = njit(nogil=True)
+_inline = njit(nogil=True, error_model="numpy")
 
 
-@_inline
-def _address(words, place):
+@intrinsic
+def _address(typing_context, words, place):
     """The address of a word of a table."""
-    return words.ctypes.data + 8 * place
+
+    def codegen(context, builder, signature, values):
+        if isinstance(words, types.Array):
+            pointer = context.make_array(words)(context, builder, values[0]).data
+        else:
+            pointer = values[0]
+        return builder.ptrtoint(builder.gep(pointer, [values[1]]), ir.IntType(64))
+
+    return types.int64(words, types.int64), codegen
 
 
 @_inline
@@ -263,6 +271,7 @@ def _by_rows(p, o, me, threads, rows, first, first_row, step):
     lda, ldb, ldc, ld_slope = p[o + t.LDA], p[o + t.LDB], p[o + t.LDC], p[o + t.LD_SLOPE]
     a, b = p[o + t.A] + begin * lda * size, p[o + t.B] + begin * ldb * size
     c, slope = p[o + t.C] + begin * ldc * size, p[o + t.SLOPE] + begin * ld_slope * size
+    first_argument = o + t.ARGUMENTS
     if operation == t.GATHER:
         call(kernel, p[o + t.A], lda, p[o + t.B], first + begin, c, ldc, count, columns)
     elif operation == t.MAP:
@@ -278,13 +287,12 @@ def _by_rows(p, o, me, threads, rows, first, first_row, step):
     elif operation == t.COPY_OUT:
         call(kernel, a, lda * size, 0, 0, c + first * ldc * size, ldc, count, columns)
     elif operation == t.BATCH_NORM:
-        extra = p[o + t.EXTRA]
-        call(kernel, a, lda, b if p[o + t.B] else 0, ldb, c, ldc, count, columns, p[extra],
-             p[extra + 1], p[extra + 2], p[extra + 3], p[extra + 4])
+        call(kernel, a, lda, b if p[o + t.B] else 0, ldb, c, ldc, count, columns, p[first_argument],
+             p[first_argument + 1], p[first_argument + 2], p[first_argument + 3],
+             p[first_argument + 4])
     elif operation == t.BATCH_NORM_GRAD:
-        extra = p[o + t.EXTRA]
-        call(kernel, c, ldc, b, ldb, count, columns, p[extra + 1], p[extra + 2], p[extra + 4],
-             p[extra + 5], p[extra + 6], rows)
+        call(kernel, c, ldc, b, ldb, count, columns, p[first_argument], p[first_argument + 1],
+             p[first_argument + 2], p[first_argument + 3], p[first_argument + 4], rows)
 
 
 @_inline
@@ -302,8 +310,8 @@ def _by_columns(p, o, me, threads, rows, chunk):
         call(kernel, a, p[o + t.LDA], p[o + t.B] + skip, p[o + t.LDB], rows, end - begin, c,
              1 if chunk else 0)
     elif operation == t.RUNNING:
-        extra = p[o + t.EXTRA]
-        call(kernel, a, p[o + t.B] + skip, c, p[o + t.SLOPE] + skip, p[extra], end - begin, rows)
+        call(kernel, a, p[o + t.B] + skip, c, p[o + t.SLOPE] + skip, p[o + t.ARGUMENTS],
+             end - begin, rows)
 
 
 @_inline
@@ -394,7 +402,7 @@ def _late(p, control):
     return control[t.TIME] * 1_000_000_000 + control[t.TIME_NANO] >= control[t.DEADLINE]
 
 
-@_compiled
+@_inline
 def run(p, control, me, threads):
     """Walk the program from the step and chunk in ``control`` until its end or the deadline.
 
@@ -442,11 +450,12 @@ def run(p, control, me, threads):
     return status
 
 
-@_compiled
-def permute(order, words):
-    """Fisher-Yates: shuffle ``order`` in place by the uint32 ``words``, one for each draw."""
-    count = order.size
+@_inline
+def permute(order, count, words):
+    """Fisher-Yates: shuffle ``order`` in place, by a random word below 2**32 for each draw."""
     for k in range(count - 1):
         i = count - 1 - k
-        j = (types.uint64(words[k]) * types.uint64(i + 1)) >> types.uint64(32)
+        word = (words[k // 2] >> (32 * (k % 2))) & 0xFFFFFFFF
+        j = (word * (i + 1)) >> 32
         order[i], order[j] = order[j], order[i]
+    return 0

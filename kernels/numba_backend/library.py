@@ -15,13 +15,13 @@ from .machine import Tile, target
 @functools.cache
 def support_kernels() -> dict[str, int]:
     """Barrier, clock, denormals."""
-    return objects.build(support.module())
+    return objects.build_part("support", support.module)
 
 
 @functools.cache
 def tile_tables(dtype: str) -> tuple[list[int], list[int]]:
     """For products over rows and over columns: height and address for each width and rest."""
-    addresses = objects.build(products.module(dtype))
+    addresses = objects.build_part(f"products {dtype}", lambda: products.module(dtype))
     tables = []
     for transposed in (False, True):
         words = []
@@ -62,30 +62,36 @@ def update(dtype: str, formula: formulas.UpdateFormula, scaled: bool, clipped: b
 def loss(dtype: str, use: Loss, labels: bool, gradient: bool) -> int:
     """A loss, with its gradient if wanted."""
     if use.formula is None:
-        module = rows.cross_entropy_module(dtype, labels=labels, gradient=gradient)
-    else:
-        module = rows.elementwise_loss_module(
-            dtype, use.formula, use.keywords, gradient=gradient
-        )
-    return objects.build(module)[NAME]
+        return objects.build_part(
+            f"cross_entropy {labels} {gradient} {dtype}",
+            lambda: rows.cross_entropy_module(dtype, labels=labels, gradient=gradient),
+        )[NAME]
+    return objects.build(
+        rows.elementwise_loss_module(dtype, use.formula, use.keywords, gradient=gradient)
+    )[NAME]
 
 
 @functools.cache
 def gather(dtype: str, source: str) -> int:
     """Rows by index, converted from the source's dtype."""
-    return objects.build(elementwise.gather_module(dtype, source))[NAME]
+    return objects.build_part(
+        f"gather {source} {dtype}", lambda: elementwise.gather_module(dtype, source)
+    )[NAME]
 
 
 @functools.cache
 def column_sums(dtype: str, products: bool) -> int:
     """Column sums, of one array or of a product of two."""
-    return objects.build(columns.column_sums_module(dtype, products=products))[NAME]
+    return objects.build_part(
+        f"column_sums {products} {dtype}",
+        lambda: columns.column_sums_module(dtype, products=products),
+    )[NAME]
 
 
 @functools.cache
 def philox() -> int:
     """A stream of random words."""
-    return objects.build(columns.philox_module())[NAME]
+    return objects.build_part("philox", columns.philox_module)[NAME]
 
 
 _PLAIN = {
@@ -108,4 +114,4 @@ _PLAIN = {
 @functools.cache
 def plain(dtype: str, name: str) -> int:
     """A kernel that depends on nothing but the dtype."""
-    return objects.build(_PLAIN[name](dtype))[NAME]
+    return objects.build_part(f"{name} {dtype}", lambda: _PLAIN[name](dtype))[NAME]

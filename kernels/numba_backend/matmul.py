@@ -24,6 +24,8 @@ GROUP_PANELS = 32
 """Panels copied at once: with INNER_BLOCK rows each, 8 MiB."""
 FEW_ROWS = 24
 """Up to this many rows of A, a copy of B costs more than reading it as it lies."""
+FEW_ROWS_BLOCK = 128
+"""Rows of such a B that are read across all its panels before the next: few pages at once."""
 
 # ---- the table of a product: the engine's header, then these, then the tables of tiles ----
 (
@@ -88,14 +90,14 @@ def product(
     )
     aside = (t.UNIT_ROWS + 1) * panel
     scratch = _borrow((panels_size + threads * aside) * c.itemsize)
-    p[t.SCRATCH] = scratch.ctypes.data
-    p[t.SCRATCH_BYTES] = aside * c.itemsize
+    packed = scratch.address + threads * aside * c.itemsize
+    p[t.SCRATCH], p[t.SCRATCH_BYTES] = scratch.address, aside * c.itemsize
     p[ROWS:_TILES] = (
         c.rows, c.columns, inner, a.address, a.stride, a_turned, b.address, b.stride, b_turned,
-        not b_turned and c.rows <= FEW_ROWS, c.address, c.stride, bias.address,
-        p[t.SCRATCH] + threads * aside * c.itemsize, library.gather(c.dtype, c.dtype),
-        library.plain(c.dtype, "transpose"), activation, multiply, slope.address, slope.stride,
-    )  # fmt: skip
+        not b_turned and c.rows <= FEW_ROWS, c.address, c.stride, bias.address, packed,
+        library.gather(c.dtype, c.dtype), library.plain(c.dtype, "transpose"), activation,
+        multiply, slope.address, slope.stride,
+    )
     control = memory.aligned(t.CONTROL, "int64") if threads > 1 else p
     try:
         together(threads, lambda me: _run(p, control, me, threads))
@@ -125,17 +127,24 @@ def _template(dtype: str) -> np.ndarray:
     return table
 
 
-_kept: list[np.ndarray] = []
-"""Memory of products that are done: as much as ever ran at once."""
+class _Scratch:
+    """Memory that one product has at a time."""
+
+    def __init__(self, size: int) -> None:
+        self.array, self.size = memory.aligned(size, "uint8"), size
+        self.address = self.array.ctypes.data
 
 
-def _borrow(size: int) -> np.ndarray:
-    """``size`` bytes or more, on a cache line, that no other product has."""
+_kept: list[_Scratch] = []
+"""Memory of products that are done: as many pieces as products ever ran at once."""
+
+
+def _borrow(size: int) -> _Scratch:
     try:
         scratch = _kept.pop()
     except IndexError:
-        return memory.aligned(size, "uint8")
-    return scratch if scratch.size >= size else memory.aligned(size, "uint8")
+        return _Scratch(size)
+    return scratch if scratch.size >= size else _Scratch(size)
 
 
 @_inline
@@ -226,7 +235,7 @@ def _run(p, control, me, threads):
         last_panel = min(panels, first_panel + GROUP_PANELS)
         k = 0
         while True:
-            block = min(inner - k, t.INNER_BLOCK)
+            block = min(inner - k, FEW_ROWS_BLOCK if p[B_LIES] else t.INNER_BLOCK)
             _pack(p, first_panel, last_panel, k, block, me, threads)
             _barrier(p, control, threads)
             begin, end = _share((last_panel - first_panel) * row_blocks, 1, me, threads)

@@ -1,8 +1,9 @@
-"""From LLVM IR to addresses of machine code, kept on disk under the digest of the IR itself.
+"""From LLVM IR to addresses of machine code, kept on disk.
 
-What is cached cannot go stale: the file's name is the digest of the IR, the target and the versions
-of fastnn and LLVM, so an edited kernel is another file. Where no folder can be written, everything
-is compiled in memory and nothing else changes.
+The folder is named after the digest of the kernels' sources, a file in it after what it holds: the
+digest of the IR itself where that was made from a formula, which may be the user's, or else the
+name of a part of these sources. So nothing in the cache can go stale. Where no folder can be
+written, everything is compiled in memory and nothing else changes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import re
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 
 import llvmlite.binding as llvm
 from llvmlite import ir
@@ -22,23 +24,47 @@ from llvmlite import ir
 from .machine import target
 
 _DIGEST_BYTES = 32
-_lock = threading.Lock()
+_lock = threading.RLock()
 _engines: list[llvm.ExecutionEngine] = []
 compile_seconds = 0.0
 
 
 def build(module: ir.Module) -> dict[str, int]:
-    """Compile ``module``, or take it from the cache; return the address of each of its functions."""
-    text = _with_vector_width(str(module))
-    names = [function.name for function in module.functions if not function.is_declaration]
+    """Compile ``module``, or take it from the cache; the address of each of its functions."""
+    text = str(module)
+    return _build(text, lambda: (text, _defined(module)))
+
+
+def build_part(name: str, make: Callable[[], ir.Module]) -> dict[str, int]:
+    """The same for a module that depends on these sources alone: it is made only if need be."""
+
+    def made() -> tuple[str, list[str]]:
+        module = make()
+        return str(module), _defined(module)
+
+    return _build(name, made)
+
+
+def build_text(name: str, make: Callable[[], tuple[str, list[str]]]) -> dict[str, int]:
+    """The same for IR as text, with the names of the functions wanted."""
+    return _build(name, make)
+
+
+def _defined(module: ir.Module) -> list[str]:
+    return [function.name for function in module.functions if not function.is_declaration]
+
+
+def _build(what: str, make: Callable[[], tuple[str, list[str]]]) -> dict[str, int]:
     key = hashlib.sha256(
-        "\0".join((text, *map(str, target()), str(llvm.llvm_version_info))).encode()
+        "\0".join((what, *map(str, target()), str(llvm.llvm_version_info))).encode()
     ).hexdigest()
     with _lock:
-        code = _read(key)
-        if code is None:
-            code = _compile(text)
-            _write(key, code)
+        kept = _read(key)
+        if kept is None:
+            text, names = make()
+            kept = names, _compile(_with_vector_width(text))
+            _write(key, *kept)
+        names, code = kept
         engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target_machine())
         engine.add_object_file(llvm.ObjectFileRef.from_data(code))
         engine.finalize_object()
@@ -111,7 +137,8 @@ def _compile(text: str) -> bytes:
     return code
 
 
-def _read(key: str) -> bytes | None:
+def _read(key: str) -> tuple[list[str], bytes] | None:
+    """Names and code; None where there is no such file, or not all of it."""
     folder = cache_folder()
     if folder is None:
         return None
@@ -119,18 +146,22 @@ def _read(key: str) -> bytes | None:
         content = (folder / f"{key}.o").read_bytes()
     except OSError:
         return None
-    digest, code = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
-    return code if hashlib.sha256(code).digest() == digest else None
+    digest, content = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+    if hashlib.sha256(content).digest() != digest:
+        return None
+    names, _, code = content.partition(b"\n")
+    return names.decode().split(), code
 
 
-def _write(key: str, code: bytes) -> None:
+def _write(key: str, names: list[str], code: bytes) -> None:
     folder = cache_folder()
     if folder is None:
         return
+    content = " ".join(names).encode() + b"\n" + code
     try:
         handle, temporary = tempfile.mkstemp(dir=folder)
         with os.fdopen(handle, "wb") as file:
-            file.write(hashlib.sha256(code).digest() + code)
+            file.write(hashlib.sha256(content).digest() + content)
         os.replace(temporary, folder / f"{key}.o")
     except OSError:
         return

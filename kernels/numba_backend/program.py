@@ -441,8 +441,6 @@ class Program:
     def _norm(self, row: Row) -> Iterable[_Operation]:
         count = -(-self._trained // SQUARES_BLOCK)
         partials = self._zeros(count)
-        limit = self._zeros(1)
-        limit[0] = self.plan.clip_norm
         yield _Operation(
             {t.OPERATION: t.SQUARES, t.KERNEL: library.plain(self.dtype, "squares"),
              t.A: self._grads.ctypes.data, t.COLUMNS: self._trained, t.INNER: SQUARES_BLOCK,
@@ -451,7 +449,7 @@ class Program:
         )
         yield _Operation(
             {t.OPERATION: t.CLIP, t.KERNEL: library.plain(self.dtype, "clip_scale"),
-             t.A: limit.ctypes.data, t.COLUMNS: count, t.PARTIALS: partials.ctypes.data},
+             t.A: self._number(self.plan.clip_norm), t.COLUMNS: count, t.PARTIALS: partials.ctypes.data},
             ("partials",), ("clip_scale",), _own(),
         )
 
@@ -470,48 +468,43 @@ class Program:
 
     def _running_average(self, row: Row) -> Iterable[_Operation]:
         mean, variance = row.reads
-        words = self._zeros(2, "int64")
-        words[1:].view(self.dtype)[0] = row.settings["momentum"]
-        words[0] = words[1:].ctypes.data
-        yield self._columns(
+        operation = self._columns(
             t.RUNNING, library.plain(self.dtype, "running_average"), self.plan.shape(mean)[-1],
             row.reads, row.writes, A=self._address(mean), B=self._address(variance),
             C=self._address(row.writes[0]), SLOPE=self._address(row.writes[1]),
-            EXTRA=words.ctypes.data,
         )
+        operation.words[t.ARGUMENTS] = self._number(row.settings["momentum"])
+        yield operation
 
-    def _norm_extra(self, names: Iterable[str | None], eps: float) -> int:
-        """Addresses of mean, variance, gamma, beta, eps, and two column sums."""
-        words = self._zeros(8, "int64")
-        words[7:].view(self.dtype)[0] = eps
-        addresses = [0 if name is None else self._address(name) for name in names]
-        words[: len(addresses)] = addresses
-        words[4] = words[7:].ctypes.data
-        return words.ctypes.data
+    def _number(self, value: float) -> int:
+        """The address of one number."""
+        array = self._zeros(1)
+        array[0] = value
+        return array.ctypes.data
 
     def _batch_norm(self, row: Row) -> Iterable[_Operation]:
         x, *statistics = row.reads
         y, *hat = row.writes
-        yield self._rows(
+        operation = self._rows(
             t.BATCH_NORM, library.plain(self.dtype, "batch_norm"), self.plan.shape(x)[-1],
-            row.reads, row.writes, EXTRA=self._norm_extra(statistics, row.settings["eps"]),
-            **self._from(x, "A", "LDA"), **self._from(y, "C", "LDC"),
+            row.reads, row.writes, **self._from(x, "A", "LDA"), **self._from(y, "C", "LDC"),
             **(self._from(hat[0], "B", "LDB") if hat else {}),
         )
+        addresses = [*map(self._address, statistics), self._number(row.settings["eps"])]
+        yield _with_arguments(operation, addresses)
 
     def _batch_norm_grad(self, row: Row) -> Iterable[_Operation]:
         grad, x_hat, variance, gamma, beta = row.reads
-        names = (None, variance, gamma, None, None)
-        extra = self._norm_extra(names, row.settings["eps"])
-        words = next(array for array in self._alive if array.ctypes.data == extra)
-        words[5] = self._part(self._grads, beta).ctypes.data
-        words[6] = self._part(self._grads, gamma).ctypes.data
-        yield self._rows(
+        operation = self._rows(
             t.BATCH_NORM_GRAD, library.plain(self.dtype, "batch_norm_grad"),
             self.plan.shape(grad)[-1], (grad, x_hat, variance, gamma, f"grad {beta}",
-            f"grad {gamma}"), (grad,), EXTRA=extra, **self._from(grad, "C", "LDC"),
+            f"grad {gamma}"), (grad,), **self._from(grad, "C", "LDC"),
             **self._from(x_hat, "B", "LDB"),
         )
+        sums = [self._part(self._grads, name).ctypes.data for name in (beta, gamma)]
+        eps = self._number(row.settings["eps"])
+        addresses = [self._address(variance), self._address(gamma), eps, *sums]
+        yield _with_arguments(operation, addresses)
 
     def _column_sums(self, row: Row) -> Iterable[_Operation]:
         a, *b = row.reads
@@ -554,8 +547,6 @@ class Program:
         table[body : body + len(row_tiles)] = row_tiles
         table[body + len(row_tiles) :] = column_tiles
         support = library.support_kernels()
-        one = self._zeros(1)
-        one[0] = 1
         unit = t.UNIT_ROWS * memory.panel_columns(self.dtype) * self.itemsize
         words = {
             t.ITEMSIZE: self.itemsize,
@@ -570,7 +561,7 @@ class Program:
             t.CHECK_EVERY: max(1, FLOPS_PER_CHECK // (1 + _flops(plan))),
             t.CLIP_SCALE: self._zeros(2).ctypes.data,
             t.BATCH_SCALE: self._zeros(threads * LINE // self.itemsize).ctypes.data,
-            t.ONES: one.ctypes.data,
+            t.ONES: self._number(1.0),
             t.SCRATCH: self._zeros(threads * unit // self.itemsize).ctypes.data,
             t.SCRATCH_BYTES: unit,
             t.CLOCK: support["clock"],
@@ -584,6 +575,12 @@ class Program:
         for word, value in words.items():
             table[word] = value
         self.losses = self.hits = np.zeros(0, self.dtype)
+
+
+def _with_arguments(operation: _Operation, addresses: list[int]) -> _Operation:
+    for number, address in enumerate(addresses):
+        operation.words[t.ARGUMENTS + number] = address
+    return operation
 
 
 _INDEX = object()

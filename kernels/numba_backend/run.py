@@ -9,6 +9,7 @@ import numpy as np
 from ..contract import Binding, Plan
 from . import memory
 from . import table as t
+from .compiled import control
 from .program import Program
 from .workers import together
 
@@ -19,9 +20,7 @@ class NumbaRun:
     """A plan at work on compiled kernels; see :class:`fastnn.kernels.contract.Run`."""
 
     def __init__(self, plan: Plan, binding: Binding) -> None:
-        from .engine import run
-
-        self._run = run
+        self._run = control("engine", "run", "ppii")
         self.plan, self.threads = plan, binding.threads
         self._program = Program(plan, binding)
         self._control = memory.aligned(t.CONTROL, "int64")
@@ -41,21 +40,22 @@ class NumbaRun:
         first_step: int = 0,
     ) -> None:
         steps = -(-samples // self.plan.batch_rows)
-        program, control = self._program, self._control
+        program, words = self._program, self._control
         program.room_for(steps - first_step)
         program.set_order(order)
         program.set_epoch(epoch)
         program.set_scalars(scalars)
         program.table[t.SAMPLES] = samples
-        control[t.STEP] = control[t.FIRST_STEP] = first_step
-        control[t.CHUNK], control[t.LAST_STEP] = 0, steps
+        words[t.STEP] = words[t.FIRST_STEP] = first_step
+        words[t.CHUNK], words[t.LAST_STEP] = 0, steps
 
     def advance(self, seconds: float) -> str:
-        table, control, threads, run = self._program.table, self._control, self.threads, self._run
-        control[t.STOP] = control[t.STOP_ODD] = 0
-        control[t.DEADLINE] = time.monotonic_ns() + int(seconds * 1e9)
-        together(threads, lambda me: run(table, control, me, threads))
-        return _OUTCOMES[int(control[t.STATUS])]
+        words, threads, run = self._control, self.threads, self._run
+        words[t.STOP] = words[t.STOP_ODD] = 0
+        words[t.DEADLINE] = time.monotonic_ns() + int(seconds * 1e9)
+        addresses = self._program.table.ctypes.data, words.ctypes.data
+        together(threads, lambda me: run(*addresses, me, threads))
+        return _OUTCOMES[int(words[t.STATUS])]
 
     def losses(self) -> np.ndarray:
         return self._program.losses[: self._done()].copy()
@@ -64,8 +64,8 @@ class NumbaRun:
         return self._program.hits[: self._done()].copy()
 
     def _done(self) -> int:
-        control = self._control
-        return int(control[t.STEP] - control[t.FIRST_STEP] + (control[t.STATUS] == t.DIVERGED))
+        words = self._control
+        return int(words[t.STEP] - words[t.FIRST_STEP] + (words[t.STATUS] == t.DIVERGED))
 
     def store(self) -> None:
         self._program.store()

@@ -78,6 +78,7 @@ NARROW = 2  # vectors across a tile of the transposed product
     STRICT,  # 1: a loss that is not finite ends the run
 ) = range(28)
 MOST_SLOTS = 3
+ARGUMENTS = WEIGHT  # an operation without weights keeps addresses that its kernel wants from here
 WIDTH = 32
 
 # ---- operations ----

@@ -7,7 +7,7 @@ from typing import Any
 
 FUNCTIONS = (
     "exp", "log", "log1p", "expm1", "sqrt", "tanh", "sigmoid", "erf", "abs",
-    "where", "maximum", "minimum", "fma",
+    "softplus", "where", "maximum", "minimum", "fma",
 )  # fmt: skip
 
 
@@ -22,6 +22,11 @@ class Math:
         near = difflib.get_close_matches(name, FUNCTIONS)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise AttributeError(f"a formula can call {', '.join(FUNCTIONS)}, not {name!r}{hint}")
+
+    def softplus(self, x: Any) -> Any:
+        """log(1 + exp(x)), without overflow."""
+        # from 40 on this is x in both dtypes, long before exp overflows
+        return self.where(x > 40.0, x, self.log1p(self.exp(x)))
 
     def maximum(self, a: Any, b: Any) -> Any:
         """The larger of the two; NaN where either is NaN."""

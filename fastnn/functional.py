@@ -1,0 +1,671 @@
+"""The kernels one by one, for other people's code: arrays in, arrays out.
+
+Every function takes anything that NumPy sees as an array of real numbers, and computes in float64
+where an argument is float64, else in float32, on the backend in use. Shapes: B batch rows, I
+inputs, O outputs. An ``out`` is written in place and returned; it may be the input itself.
+
+>>> import numpy as np
+>>> from fastnn import functional
+>>> functional.linear(np.ones((1, 2)), np.ones((2, 3)), activation="relu")
+array([[2., 2., 2.]])
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from . import checks, losses
+from .backend import get_backend
+from .kernels.contract import IDENTITY, Activation, Dropout
+from .kernels.formulas import ACTIVATIONS
+
+# ---- products ----
+
+
+def matmul(
+    a: ArrayLike,
+    b: ArrayLike,
+    out: np.ndarray | None = None,
+    transpose_a: bool = False,
+    transpose_b: bool = False,
+) -> np.ndarray:
+    """The product of two matrices, either transposed first.
+
+    Parameters
+    ----------
+    a : array_like, shape (M, K)
+        (K, M) where ``transpose_a``.
+    b : array_like, shape (K, N)
+        (N, K) where ``transpose_b``.
+    out : ndarray, shape (M, N), optional
+        Where to write; by default a new array.
+    transpose_a, transpose_b : bool, default False
+
+    Returns
+    -------
+    ndarray, shape (M, N)
+
+    Raises
+    ------
+    ValueError
+        The shapes do not fit one another.
+    TypeError
+        An argument does not hold real numbers, or ``out`` has another dtype.
+
+    >>> matmul([[1.0, 2.0]], [[3.0], [4.0]])
+    array([[11.]])
+    """
+    (a, transpose_a), (b, transpose_b) = _as_it_lies(a, transpose_a), _as_it_lies(b, transpose_b)
+    a, b = _arrays(a=a, b=b)
+    _check_shape("a", a, (None, None))
+    rows, inner = a.shape[::-1] if transpose_a else a.shape
+    _check_shape("b", b, (None, inner) if transpose_b else (inner, None))
+    columns = b.shape[0 if transpose_b else 1]
+    result = _place(out, (rows, columns), a.dtype)
+    a, b = _apart(out, a, b)
+    get_backend().matmul(a, b, result, transpose_a, transpose_b)
+    return result
+
+
+def linear(
+    x: ArrayLike,
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
+    activation: str | None = None,
+    out: np.ndarray | None = None,
+    **settings: float,
+) -> np.ndarray:
+    """f(x weight + bias), in one pass.
+
+    Parameters
+    ----------
+    x : array_like, shape (B, I)
+    weight : array_like, shape (I, O)
+    bias : array_like, shape (O,), optional
+    activation : str, optional
+        The name of f, such as "relu"; none by default.
+    out : ndarray, shape (B, O), optional
+        Where to write; by default a new array.
+    **settings : float
+        Settings of the activation, such as ``negative_slope``.
+
+    Returns
+    -------
+    ndarray, shape (B, O)
+
+    Raises
+    ------
+    ValueError
+        The shapes do not fit one another, or a name is unknown.
+    TypeError
+        An argument does not hold real numbers, or ``out`` has another dtype.
+
+    >>> linear([[1.0, 2.0]], [[1.0], [-1.0]], [0.5], activation="relu")
+    array([[0.]])
+    """
+    use = IDENTITY if activation is None else _activation(activation, **settings)
+    x, weight, *biases = _arrays(x=x, weight=weight, **({} if bias is None else {"bias": bias}))
+    _check_shape("x", x, (None, None))
+    _check_shape("weight", weight, (x.shape[1], None))
+    for values in biases:
+        _check_shape("bias", values, (weight.shape[1],))
+    result = _place(out, (x.shape[0], weight.shape[1]), x.dtype)
+    x, weight, *biases = _apart(out, x, weight, *biases)
+    get_backend().linear(x, weight, biases[0] if biases else None, result, None, use)
+    return result
+
+
+def linear_backward(
+    x: ArrayLike, weight: ArrayLike, grad: ArrayLike
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The gradients of :func:`linear` without an activation.
+
+    Parameters
+    ----------
+    x : array_like, shape (B, I)
+    weight : array_like, shape (I, O)
+    grad : array_like, shape (B, O)
+        The gradient by the outputs.
+
+    Returns
+    -------
+    grad_x : ndarray, shape (B, I)
+    grad_weight : ndarray, shape (I, O)
+    grad_bias : ndarray, shape (O,)
+
+    >>> linear_backward([[1.0, 2.0]], [[3.0], [4.0]], [[10.0]])[0]
+    array([[30., 40.]])
+    """
+    x, weight, grad = _arrays(x=x, weight=weight, grad=grad)
+    _check_shape("x", x, (None, None))
+    _check_shape("weight", weight, (x.shape[1], None))
+    _check_shape("grad", grad, (x.shape[0], weight.shape[1]))
+    grad_x, grad_weight = np.empty(x.shape, x.dtype), np.empty(weight.shape, x.dtype)
+    grad_bias, backend = np.empty(weight.shape[1], x.dtype), get_backend()
+    backend.linear_grad_input(grad, weight, None, grad_x)
+    backend.linear_grad_weight(x, grad, grad_weight, grad_bias)
+    return grad_x, grad_weight, grad_bias
+
+
+# ---- activations ----
+
+
+def relu(x: ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
+    """The positive part of each element.
+
+    >>> relu([-1.0, 2.0])
+    array([0., 2.])
+    """
+    return _map(_activation("relu"), x, out)
+
+
+def leaky_relu(
+    x: ArrayLike, negative_slope: float = 0.01, out: np.ndarray | None = None
+) -> np.ndarray:
+    """x where positive, elsewhere ``negative_slope`` x.
+
+    >>> leaky_relu([-1.0, 2.0], 0.5)
+    array([-0.5,  2. ])
+    """
+    return _map(_activation("leaky_relu", negative_slope=negative_slope), x, out)
+
+
+def elu(x: ArrayLike, alpha: float = 1.0, out: np.ndarray | None = None) -> np.ndarray:
+    """x where positive, elsewhere ``alpha`` (exp(x) - 1) (Clevert et al. 2016, eq. 15).
+
+    >>> elu([0.0, 2.0])
+    array([0., 2.])
+    """
+    return _map(_activation("elu", alpha=alpha), x, out)
+
+
+def selu(x: ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
+    """A scaled ELU that keeps mean 0 and variance 1 (Klambauer et al. 2017, eq. 2).
+
+    >>> selu([0.0, 1.0]).round(4)
+    array([0.    , 1.0507])
+    """
+    return _map(_activation("selu"), x, out)
+
+
+def gelu(x: ArrayLike, approximate: str = "none", out: np.ndarray | None = None) -> np.ndarray:
+    """x times the normal distribution function of x (Hendrycks and Gimpel 2016, eq. 1).
+
+    Parameters
+    ----------
+    x : array_like
+    approximate : {"none", "tanh"}, default "none"
+        The error function, or the paper's formula with tanh.
+    out : ndarray of x's shape, optional
+
+    >>> gelu([0.0, 1.0]).round(4)
+    array([0.    , 0.8413])
+    """
+    name = checks.lookup("approximation", approximate, {"none": "gelu", "tanh": "gelu_tanh"})
+    return _map(_activation(name), x, out)
+
+
+def silu(x: ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
+    """x sigmoid(x) (Elfwing et al. 2018, eq. 9).
+
+    >>> silu([0.0, 1.0]).round(4)
+    array([0.    , 0.7311])
+    """
+    return _map(_activation("silu"), x, out)
+
+
+def sigmoid(x: ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
+    """1 / (1 + exp(-x)), without overflow.
+
+    >>> sigmoid([-1000.0, 0.0])
+    array([0. , 0.5])
+    """
+    return _map(_activation("sigmoid"), x, out)
+
+
+def tanh(x: ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
+    """The hyperbolic tangent of each element.
+
+    >>> tanh([0.0, 1000.0])
+    array([0., 1.])
+    """
+    return _map(_activation("tanh"), x, out)
+
+
+def softplus(
+    x: ArrayLike, beta: float = 1.0, threshold: float = 20.0, out: np.ndarray | None = None
+) -> np.ndarray:
+    """log(1 + exp(beta x)) / beta, and x where beta x > threshold.
+
+    >>> softplus([0.0, 1000.0]).round(4)
+    array([6.931e-01, 1.000e+03])
+    """
+    return _map(_activation("softplus", beta=beta, threshold=threshold), x, out)
+
+
+def activation_backward(
+    name: str, x: ArrayLike, grad: ArrayLike, **settings: float
+) -> np.ndarray:
+    """The gradient by the input of an activation.
+
+    Parameters
+    ----------
+    name : str
+        "relu", "leaky_relu", "elu", "selu", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh",
+        "softplus" or "identity".
+    x : array_like
+        The input.
+    grad : array_like of x's shape
+        The gradient by the output.
+    **settings : float
+        As in the activation.
+
+    Returns
+    -------
+    ndarray of x's shape
+
+    Raises
+    ------
+    ValueError
+        An unknown name, or another shape.
+
+    >>> activation_backward("relu", [-1.0, 2.0], [5.0, 5.0])
+    array([0., 5.])
+    """
+    use = _activation(name, **settings)
+    x, grad = _arrays(x=x, grad=grad)
+    _check_shape("grad", grad, x.shape)
+    slope, result, backend = np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype), get_backend()
+    backend.map(x, result, slope, use)
+    result[...] = grad
+    backend.multiply(result, slope)
+    return result
+
+
+def softmax(x: ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
+    """Softmax of each row: positive numbers with the sum 1.
+
+    Parameters
+    ----------
+    x : array_like, shape (B, O)
+    out : ndarray, shape (B, O), optional
+
+    >>> softmax([[0.0, 0.0]])
+    array([[0.5, 0.5]])
+    """
+    (x,) = _arrays(x=x)
+    _check_shape("x", x, (None, None))
+    result = _place(out, x.shape, x.dtype)
+    (x,) = _apart(out, x, elementwise=True)
+    get_backend().softmax(x, result)
+    return result
+
+
+def softmax_backward(y: ArrayLike, grad: ArrayLike) -> np.ndarray:
+    """The gradient by the input of a softmax.
+
+    Parameters
+    ----------
+    y : array_like, shape (B, O)
+        What softmax gave.
+    grad : array_like, shape (B, O)
+        The gradient by it.
+
+    >>> softmax_backward([[0.5, 0.5]], [[1.0, 0.0]])
+    array([[ 0.25, -0.25]])
+    """
+    y, grad = _arrays(y=y, grad=grad)
+    _check_shape("y", y, (None, None))
+    _check_shape("grad", grad, y.shape)
+    result = grad.copy()
+    get_backend().softmax_grad(y, result)
+    return result
+
+
+# ---- losses ----
+
+
+def cross_entropy(
+    logits: ArrayLike,
+    targets: ArrayLike,
+    sample_weight: ArrayLike | None = None,
+    label_smoothing: float = 0.0,
+) -> tuple[float, np.ndarray]:
+    """Softmax cross-entropy, the mean over rows, and its gradient by the logits.
+
+    Parameters
+    ----------
+    logits : array_like, shape (B, O)
+    targets : array_like, shape (B,) or (B, O)
+        Class numbers, or one-hot or soft labels.
+    sample_weight : array_like, shape (B,), optional
+    label_smoothing : float, default 0
+        Share of the uniform distribution mixed into the targets (Szegedy et al. 2016).
+
+    Returns
+    -------
+    loss : float
+    grad : ndarray, shape (B, O)
+
+    >>> loss, grad = cross_entropy([[0.0, 0.0]], [1])
+    >>> round(loss, 4), grad
+    (0.6931, array([[ 0.5, -0.5]]))
+    """
+    return losses.CrossEntropyLoss(label_smoothing)(logits, targets, sample_weight)
+
+
+def binary_cross_entropy(
+    logits: ArrayLike, targets: ArrayLike, sample_weight: ArrayLike | None = None
+) -> tuple[float, np.ndarray]:
+    """Binary cross-entropy of sigmoid(logits), the mean of all elements, and its gradient.
+
+    Parameters
+    ----------
+    logits : array_like, shape (B, O)
+    targets : array_like, shape (B, O), or (B,) for one output
+        In [0, 1].
+    sample_weight : array_like, shape (B,), optional
+
+    Returns
+    -------
+    loss : float
+    grad : ndarray, shape (B, O)
+
+    >>> loss, grad = binary_cross_entropy([[0.0]], [1])
+    >>> round(loss, 4), grad
+    (0.6931, array([[-0.5]]))
+    """
+    return losses.BCEWithLogitsLoss()(logits, targets, sample_weight)
+
+
+def mse(
+    outputs: ArrayLike, targets: ArrayLike, sample_weight: ArrayLike | None = None
+) -> tuple[float, np.ndarray]:
+    """The mean squared error of all elements, and its gradient by the outputs.
+
+    Parameters
+    ----------
+    outputs : array_like, shape (B, O)
+    targets : array_like, shape (B, O), or (B,) for one output
+    sample_weight : array_like, shape (B,), optional
+
+    Returns
+    -------
+    loss : float
+    grad : ndarray, shape (B, O)
+
+    >>> mse([[3.0]], [1.0])
+    (4.0, array([[4.]]))
+    """
+    return losses.MSELoss()(outputs, targets, sample_weight)
+
+
+def mae(
+    outputs: ArrayLike, targets: ArrayLike, sample_weight: ArrayLike | None = None
+) -> tuple[float, np.ndarray]:
+    """The mean absolute error of all elements, and its gradient by the outputs; see `mse`.
+
+    >>> mae([[3.0]], [1.0])
+    (2.0, array([[1.]]))
+    """
+    return losses.L1Loss()(outputs, targets, sample_weight)
+
+
+def huber(
+    outputs: ArrayLike,
+    targets: ArrayLike,
+    sample_weight: ArrayLike | None = None,
+    delta: float = 1.0,
+) -> tuple[float, np.ndarray]:
+    """Half the squared error up to ``delta``, linear beyond (Huber 1964); see `mse`.
+
+    >>> huber([[3.0]], [1.0])
+    (1.5, array([[1.]]))
+    """
+    return losses.HuberLoss(delta)(outputs, targets, sample_weight)
+
+
+# ---- dropout and normalisation ----
+
+
+def dropout(
+    x: ArrayLike,
+    p: float = 0.5,
+    seed: int = 0,
+    epoch: int = 0,
+    step: int = 0,
+    layer: int = 0,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Each element 0 with probability ``p``, else divided by 1 - p (inverted dropout).
+
+    The mask is a function of the numbers given and the element's place: the same numbers give the
+    same mask, on every backend, and its gradient is ``dropout(grad, p, ...)``.
+
+    Parameters
+    ----------
+    x : array_like, shape (B, I)
+    p : float, default 0.5
+        0 <= p < 1.
+    seed, epoch, step, layer : int, default 0
+        What the mask depends on; ``layer`` below 256.
+    out : ndarray, shape (B, I), optional
+
+    Returns
+    -------
+    ndarray, shape (B, I)
+
+    >>> sorted(set(dropout(np.ones((8, 8))).ravel().tolist()))
+    [0.0, 2.0]
+    """
+    use = Dropout(
+        checks.fraction("p", p),
+        *(
+            checks.integer(name, value, at_least=0)
+            for name, value in (("layer", layer), ("seed", seed), ("epoch", epoch), ("step", step))
+        ),
+    )
+    if layer > 255:
+        raise ValueError(f"layer must be below 256, got {layer}")
+    (x,) = _arrays(x=x)
+    _check_shape("x", x, (None, None))
+    return _map(IDENTITY, x, out, use)
+
+
+def batch_norm(
+    x: ArrayLike, gamma: ArrayLike, beta: ArrayLike, eps: float = 1e-5
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Normalise each column by its mean and variance over the batch (Ioffe & Szegedy 2015).
+
+    Parameters
+    ----------
+    x : array_like, shape (B, O)
+    gamma, beta : array_like, shape (O,)
+        Scale and shift.
+    eps : float, default 1e-5
+        Added to the variance.
+
+    Returns
+    -------
+    y, x_hat : ndarray, shape (B, O)
+        The outputs, and the columns with mean 0 and variance 1.
+    mean, variance : ndarray, shape (O,)
+        The variance is the biased one.
+
+    >>> y, x_hat, mean, variance = batch_norm([[1.0], [3.0]], [1.0], [0.0], eps=0.0)
+    >>> y.ravel(), mean, variance
+    (array([-1.,  1.]), array([2.]), array([1.]))
+    """
+    eps = checks.number("eps", eps, at_least=0)
+    x, gamma, beta = _with_columns(x, gamma=gamma, beta=beta)
+    if len(x) == 0:
+        raise ValueError(f"x must have at least one row, got shape {x.shape}")
+    y, x_hat = np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype)
+    mean, variance = np.empty(x.shape[1], x.dtype), np.empty(x.shape[1], x.dtype)
+    backend = get_backend()
+    backend.moments(x, mean, variance)
+    backend.batch_norm(x, mean, variance, gamma, beta, eps, x_hat, y)
+    return y, x_hat, mean, variance
+
+
+def batch_norm_predict(
+    x: ArrayLike,
+    mean: ArrayLike,
+    variance: ArrayLike,
+    gamma: ArrayLike,
+    beta: ArrayLike,
+    eps: float = 1e-5,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Normalise each column by a mean and a variance that are given; see `batch_norm`.
+
+    >>> batch_norm_predict([[5.0]], [2.0], [9.0], [1.0], [0.0], eps=0.0)
+    array([[1.]])
+    """
+    eps = checks.number("eps", eps, at_least=0)
+    x, *numbers = _with_columns(x, mean=mean, variance=variance, gamma=gamma, beta=beta)
+    result = _place(out, x.shape, x.dtype)
+    (x,) = _apart(out, x, elementwise=True)
+    get_backend().batch_norm(x, *_apart(out, *numbers), eps, None, result)
+    return result
+
+
+def batch_norm_backward(
+    grad: ArrayLike, x_hat: ArrayLike, variance: ArrayLike, gamma: ArrayLike, eps: float = 1e-5
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The gradients of :func:`batch_norm`.
+
+    Parameters
+    ----------
+    grad : array_like, shape (B, O)
+        The gradient by the outputs.
+    x_hat, variance : array_like
+        What batch_norm gave.
+    gamma, eps
+        As there.
+
+    Returns
+    -------
+    grad_x : ndarray, shape (B, O)
+    grad_gamma, grad_beta : ndarray, shape (O,)
+
+    >>> batch_norm_backward([[1.0], [1.0]], [[-1.0], [1.0]], [1.0], [1.0], eps=0.0)[2]
+    array([2.])
+    """
+    eps = checks.number("eps", eps, at_least=0)
+    x_hat, grad, variance, gamma = _arrays(x_hat=x_hat, grad=grad, variance=variance, gamma=gamma)
+    _check_shape("x_hat", x_hat, (None, None))
+    _check_shape("grad", grad, x_hat.shape)
+    _check_shape("variance", variance, x_hat.shape[1:])
+    _check_shape("gamma", gamma, x_hat.shape[1:])
+    grad_x, backend = grad.copy(), get_backend()
+    grad_gamma, grad_beta = np.empty(grad.shape[1], grad.dtype), np.empty(grad.shape[1], grad.dtype)
+    backend.column_sums(grad, x_hat, grad_gamma)
+    backend.column_sums(grad, None, grad_beta)
+    backend.batch_norm_grad(grad_x, x_hat, variance, gamma, eps, grad_beta, grad_gamma)
+    return grad_x, grad_gamma, grad_beta
+
+
+# ---- arguments ----
+
+
+_PLAIN = {name: formula for name, formula in ACTIVATIONS.items() if not formula.learned}
+
+
+def _activation(name: str, **settings: float) -> Activation:
+    """An activation by name, its settings checked."""
+    formula = checks.lookup("activation", name, _PLAIN)
+    for setting, value in settings.items():
+        if setting not in formula.settings:
+            raise checks.unknown_name(f"setting of {name}", setting, formula.settings)
+        checks.number(setting, value)
+    return Activation(formula, tuple(settings.items()))
+
+
+def _map(
+    use: Activation, x: ArrayLike, out: np.ndarray | None, dropped: Dropout | None = None
+) -> np.ndarray:
+    (x,) = _arrays(x=x)
+    result = _place(out, x.shape, x.dtype)
+    (x,) = _apart(out, x, elementwise=True)
+    get_backend().map(x, result, None, use, dropout=dropped)
+    return result
+
+
+def _arrays(**values: ArrayLike) -> list[np.ndarray]:
+    """The arguments in one dtype, laid out as the operations take them; copied where needed."""
+    arrays = {name: np.asarray(value) for name, value in values.items()}
+    for name, array in arrays.items():
+        if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
+            raise TypeError(
+                f"{name} must hold real numbers of at most 64 bits, got dtype {array.dtype}"
+                f" (shape {array.shape})"
+            )
+    is_double = any(array.dtype == np.float64 for array in arrays.values())
+    dtype = np.dtype("float64" if is_double else "float32")
+    return [_rows(np.asarray(array, dtype)) for array in arrays.values()]
+
+
+def _rows(array: np.ndarray) -> np.ndarray:
+    if array.flags.c_contiguous or (array.ndim == 2 and array.strides[1] == array.itemsize):
+        return array
+    return np.ascontiguousarray(array)
+
+
+def _as_it_lies(matrix: ArrayLike, transposed: bool) -> tuple[ArrayLike, bool]:
+    """A matrix and whether to transpose it, without a copy of one such as ``x.T``."""
+    if isinstance(matrix, np.ndarray) and matrix.ndim == 2 and matrix.flags.f_contiguous:
+        return matrix.T, not transposed
+    return matrix, transposed
+
+
+def _with_columns(x: ArrayLike, **vectors: ArrayLike) -> list[np.ndarray]:
+    """A matrix, and vectors with a number for each of its columns."""
+    x, *numbers = _arrays(x=x, **vectors)
+    _check_shape("x", x, (None, None))
+    for name, array in zip(vectors, numbers, strict=True):
+        _check_shape(name, array, x.shape[1:])
+    return [x, *numbers]
+
+
+def _check_shape(name: str, array: np.ndarray, expected: tuple[int | None, ...]) -> None:
+    """Raise unless the shape is the one expected, in which None is any length."""
+    fits = len(expected) == array.ndim and all(
+        length in (None, found) for length, found in zip(expected, array.shape, strict=True)
+    )
+    if not fits:
+        lengths = ", ".join("any" if length is None else str(length) for length in expected)
+        raise ValueError(f"{name} must have shape ({lengths}), got {array.shape}")
+
+
+def _place(out: np.ndarray | None, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Where to write a result: ``out`` if it can take it, or a new array."""
+    if out is None:
+        return np.empty(shape, dtype)
+    if not isinstance(out, np.ndarray) or out.dtype != dtype:
+        raise TypeError(f"out must be an array of {dtype}, got {getattr(out, 'dtype', type(out))}")
+    _check_shape("out", out, shape)
+    if not out.flags.writeable:
+        raise ValueError("out must be writeable, got a read-only array")
+    if _rows(out) is not out:
+        raise ValueError(f"out must be contiguous in its last axis, got strides {out.strides}")
+    return out
+
+
+def _apart(
+    out: np.ndarray | None, *arrays: np.ndarray, elementwise: bool = False
+) -> list[np.ndarray]:
+    """The arrays; copies of those that writing to ``out`` would change before they are read."""
+    if out is None:
+        return list(arrays)
+    return [
+        array.copy()
+        if np.may_share_memory(array, out) and not (elementwise and _same_place(array, out))
+        else array
+        for array in arrays
+    ]
+
+
+def _same_place(array: np.ndarray, out: np.ndarray) -> bool:
+    return array.ctypes.data == out.ctypes.data and array.strides == out.strides

@@ -1,0 +1,68 @@
+"""Control code that Numba compiles, kept as machine code like every other kernel.
+
+Numba is imported only where the cache has no machine code yet: it takes longer to import than a
+small network takes to train.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib
+import re
+import sys
+from collections.abc import Callable
+
+from . import objects
+
+_ENTRY = "entry"
+
+
+@functools.cache
+def control(module: str, name: str, arguments: str) -> Callable[..., int]:
+    """A compiled function of a module beside this one, to be called without the GIL.
+
+    Parameters
+    ----------
+    module, name : str
+        Where its Python source is.
+    arguments : str
+        A letter each: ``p`` for the address of 64-bit words, ``i`` for an integer. It returns an
+        integer.
+    """
+    address = objects.build_text(
+        f"control {module} {name} {arguments}", lambda: (_text(module, name, arguments), [_ENTRY])
+    )[_ENTRY]
+    return ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * len(arguments))(address)
+
+
+def _text(module: str, name: str, arguments: str) -> str:
+    """LLVM IR of the function as Numba translates it, behind an entry with C's conventions."""
+    print(
+        f"fastnn: compiling {name} for this CPU, once for this version "
+        f"(kept in {objects.cache_folder() or 'memory: no folder can be written'})",
+        file=sys.stderr,
+    )
+    from numba import types
+
+    kinds = {"p": types.CPointer(types.int64), "i": types.int64}
+    signature = tuple(kinds[letter] for letter in arguments)
+    function = getattr(importlib.import_module(f".{module}", __package__), name)
+    function.compile(signature)
+    native = function.overloads[signature].fndesc.llvm_func_name
+    text = function.inspect_llvm(signature)
+    # all but the entry may go: what only Python could call would need Python's symbols
+    text = re.sub(r"^define (linkonce_odr |dso_local )*", "define internal ", text, flags=re.M)
+    text = re.sub(r"^(@\S+ = )common ", r"\1internal ", text, flags=re.M)
+    types_of = {"p": "ptr", "i": "i64"}
+    given = [f"{types_of[letter]} %a{number}" for number, letter in enumerate(arguments)]
+    return f"""{text}
+define i64 @{_ENTRY}({", ".join(given)}) {{
+  %result = alloca i64
+  %exception = alloca ptr
+  store i64 0, ptr %result
+  call i32 @{native}({", ".join(["ptr %result", "ptr %exception", *given])})
+  %value = load i64, ptr %result
+  ret i64 %value
+}}
+"""
