@@ -602,7 +602,7 @@ def _arrays(**values: ArrayLike) -> list[np.ndarray]:
                 f"{name} must hold real numbers of at most 64 bits, got dtype {array.dtype}"
                 f" (shape {array.shape})"
             )
-    is_double = any(array.dtype == np.float64 for array in arrays.values())
+    is_double = any(a.dtype.kind == "f" and a.dtype.itemsize == 8 for a in arrays.values())
     dtype = np.dtype("float64" if is_double else "float32")
     return [_rows(np.asarray(array, dtype)) for array in arrays.values()]
 

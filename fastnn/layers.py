@@ -37,7 +37,7 @@ class Layer:
     ...     def backward(self, grad):
     ...         return 2 * grad
     >>> Double()([[1.0, 2.0]])
-    array([[2., 4.]], dtype=float32)
+    array([[2., 4.]])
     """
 
     training = True
@@ -258,7 +258,7 @@ class Activation(Layer):
     --------
     >>> mish = Activation(lambda m, x: x * m.tanh(m.softplus(x)), name="mish")
     >>> mish([[0.0, 100.0]])
-    array([[  0., 100.]], dtype=float32)
+    array([[  0., 100.]])
     """
 
     def __init__(self, formula: Callable[..., Any], name: str, **settings: float) -> None:

@@ -170,7 +170,9 @@ class CrossEntropyLoss(Loss):
                 raise ValueError(f"y has a negative probability, {values.min():g}")
             return values
         if values.shape != (rows,):
-            raise ValueError(f"y has shape {values.shape}; expected ({rows},) or ({rows}, {outputs})")
+            raise ValueError(
+                f"y has shape {values.shape}; expected ({rows},) or ({rows}, {outputs})"
+            )
         return class_numbers(values, outputs)
 
     def configuration(self) -> dict[str, Any]:
@@ -255,9 +257,9 @@ def from_configuration(configuration: Mapping[str, Any]) -> Loss | None:
 
 def class_numbers(values: np.ndarray, classes: int) -> np.ndarray:
     """Class numbers as int64, checked to be whole and in range."""
-    if values.dtype.kind not in "iub":
-        if values.dtype.kind != "f" or not (np.mod(values, 1) == 0).all():
-            raise ValueError(f"y has dtype {values.dtype}; expected whole class numbers")
+    whole = values.dtype.kind == "f" and (np.mod(values, 1) == 0).all()
+    if values.dtype.kind not in "iub" and not whole:
+        raise ValueError(f"y has dtype {values.dtype}; expected whole class numbers")
     if values.size and not (values.min() >= 0 and values.max() < classes):
         raise ValueError(
             f"y has class numbers from {values.min()} to {values.max()}; expected 0 to "

@@ -67,7 +67,9 @@ class Optimizer:
         **settings: float,
     ) -> None:
         if not callable(formula):
-            raise TypeError(f"formula is {formula!r}; expected a function(m, weight, grad, slots, h)")
+            raise TypeError(
+                f"formula is {formula!r}; expected a function(m, weight, grad, slots, h)"
+            )
 
         def prepare(step: Any, learning_rate: Any, **values: float) -> dict[str, Any]:
             return {"learning_rate": learning_rate, **values}
@@ -265,7 +267,8 @@ def _check_arrays(params: list[np.ndarray], grads: list[np.ndarray]) -> None:
             raise ValueError(f"params[{number}] is not a writable C-contiguous array")
         if grad.shape != param.shape or grad.dtype != param.dtype:
             raise ValueError(
-                f"grads[{number}] is {grad.dtype} {grad.shape}; expected {param.dtype} {param.shape}"
+                f"grads[{number}] is {grad.dtype} {grad.shape}; expected {param.dtype} "
+                f"{param.shape}"
             )
 
 

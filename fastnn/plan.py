@@ -95,6 +95,7 @@ class _Lowering:
     def __init__(self, inputs: int, training: bool) -> None:
         self.training = training
         self.rows: list[Row] = []
+        self.checked_rows: list[Row] = []
         self.weight_rows: list[Row] = []
         self.step_rows: list[Row] = []
         self.buffers: list[Buffer] = []
@@ -168,6 +169,7 @@ class _Lowering:
                 break
             grad = backward(grad)
         self.row("check", records, ())
+        self.rows += self.checked_rows
         for row in self.weight_rows:
             self.rows.append(Row(row.op, row.reads, (), {**row.settings, "update": not stores}))
         biases = {row.reads[2] for row in self.rows if row.op == "linear" and len(row.reads) > 2}
@@ -251,7 +253,7 @@ def _is_tail(layer: Layer) -> bool:
 def _lower_map(
     lowering: _Lowering, layer: Layer, index: int, settings: dict, trained: bool
 ) -> int:
-    """An elementwise layer that stands by itself; its learned numbers may be trained or constant."""
+    """An elementwise layer by itself; the numbers of its formula may be trained or constant."""
     below = lowering.value
     width = layer.outputs(below.width)
     names = tuple(lowering.own(layer, index).values())
@@ -332,7 +334,9 @@ def _lower_batch_norm(lowering: _Lowering, layers: Sequence[Layer], index: int) 
     )
     x_hat = lowering.buffer(f"x_hat{index}", width)
     lowering.row("moments", (below.name,), moments)
-    lowering.row("running_average", moments, running, momentum=layer.momentum)
+    # only once the loss is known to be finite: a bad batch must not spoil the statistics
+    moved = Row("running_average", moments, running, {"momentum": layer.momentum})
+    lowering.checked_rows.append(moved)
     lowering.row("batch_norm", (below.name, *moments, gamma, beta), (y, x_hat), eps=layer.eps)
 
     def backward(grad: str) -> str | None:

@@ -651,9 +651,6 @@ class _CompiledSteps:
         session, run, data = self.session, self.run, self.session.data
         optimizer = session.optimizer
         scalars = optimizer.scalars(optimizer.updates, rates, data.dtype)
-        if session.clip_value is not None:
-            limit = np.full((*scalars.shape[:2], 1), session.clip_value, data.dtype)
-            scalars = np.concatenate([scalars, limit], axis=2)
         run.begin(order, len(data.x), scalars, optimizer.epochs)
         seen = 0
         outcome = "stopped"
@@ -695,7 +692,7 @@ class _EagerSteps:
         self.x = x
 
     def epoch(self, order: np.ndarray | None, rates: np.ndarray, bar: _Progress) -> None:
-        session, data, model = self.session, self.session.data, self.session.model
+        data, model = self.session.data, self.session.model
         self.steps_done, self._losses, self._hits = 0, [], 0.0
         rows = np.arange(len(self.x)) if order is None else order
         model.train()

@@ -240,7 +240,11 @@ COSTS: dict[str, Callable[[list, list], int]] = {
 
 
 class Backend(Protocol):
-    """The operations of a backend. Arrays are C-contiguous in their last axis."""
+    """The operations of a backend. Arrays are C-contiguous in their last axis.
+
+    An output may be an input of the same shape in ``map``, ``softmax`` (y = x) and ``loss`` (grad =
+    outputs); nowhere else may arrays overlap.
+    """
 
     name: str
 
@@ -291,7 +295,8 @@ class Backend(Protocol):
     ) -> None:
         """y = f(x), its slope, and its slopes by learned parameters; dropout on all of them.
 
-        Error: the formula's, a few units in the last place (``tracing.vector.MAX_ULP``).
+        ``learned_slopes`` are given only with ``slope``. Error: the formula's, a few units in the
+        last place (``tracing.vector.MAX_ULP``).
         """
 
     def multiply(self, grad: np.ndarray, slope: np.ndarray) -> None:
@@ -450,14 +455,14 @@ class Run(Protocol):
         """Start an epoch over ``samples`` rows taken in ``order`` (None: as they stand).
 
         ``scalars`` (steps, 2, S) holds the optimizer's scalars of each step from ``first_step``,
-        first without weight decay, then with.
+        first without weight decay, then with; limits of clipping are the plan's.
         """
 
     def advance(self, seconds: float) -> str:
         """Work on for about ``seconds``; returns "done", "stopped" or "diverged"."""
 
     def losses(self) -> np.ndarray:
-        """The loss of each step begun since :meth:`begin`."""
+        """The loss of each step done since :meth:`begin`, and of the one that diverged."""
 
     def hits(self) -> np.ndarray:
         """The number of rows that each step had right."""

@@ -795,15 +795,17 @@ def test_running_statistics_survive_divergence(backend):
         np.testing.assert_array_equal(session.arrays[name], array)
 
 
+@pytest.mark.parametrize("bad_row", [0, 9])
 @every_backend
-def test_a_run_begins_anew_after_divergence(backend):
-    plan, data = dense_plan((9, 33, 4), batch=20), labelled(50, 9, 4)
+def test_a_run_begins_anew_after_divergence(backend, bad_row):
+    plan, data = dense_plan((9, 33, 4), batch=20, chunk=7), labelled(50, 9, 4)
     session = Session(backend, plan, data)
-    good = data.x[data.order[0]].copy()
-    data.x[data.order[0]] = np.nan
+    place = data.order[bad_row]
+    good = data.x[place].copy()
+    data.x[place] = np.nan
     session.begin()
     assert session.finish() == "diverged"
-    data.x[data.order[0]] = good
+    data.x[place] = good
     session.begin()
     assert session.run.losses().size == 0
     assert session.finish() == "done"

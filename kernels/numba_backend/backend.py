@@ -62,7 +62,7 @@ _FINITE_ELEMENTS = 1 << 16
 
 
 class NumbaBackend:
-    """Kernels compiled for this CPU; see :class:`fastnn.kernels.contract.Backend`.
+    """Kernels compiled for this CPU; :class:`fastnn.kernels.contract.Backend` says what each does.
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ class NumbaBackend:
             words = _map_words(parameters, dropout, row, source.dtype) if in_place else None
             apply(
                 kernel, source.at(row, column), source.stride, out.at(row, column), out.stride,
-                slopes.at(row, column), slopes.stride, rows, columns, row, column, step,
+                slopes.at(row, column), slopes.stride, rows, columns, row, column, 0, step,
                 ctypes.addressof(words) if words else 0,
             )
 
@@ -380,22 +380,22 @@ class NumbaBackend:
         momentum: float,
         rows: int,
     ) -> None:
-        blocks = alike(
-            ("running_mean", "running_variance"), mean=mean, variance=variance,
-            running_mean=running_mean, running_variance=running_variance,
-        )
-        dtype, share = blocks[0].dtype, number(momentum, blocks[0].dtype)
-        apply(
-            library.plain(dtype, "running_average"), *(b.address for b in joined(blocks)),
-            ctypes.addressof(share), blocks[0].size, rows,
-        )
+        averages = block("mean", mean)
+        statistics = [
+            vector(name, array, averages.size, averages, written=name.startswith("running")).address
+            for name, array in (
+                ("mean", mean), ("variance", variance), ("running_mean", running_mean),
+                ("running_variance", running_variance),
+            )
+        ]
+        share = number(momentum, averages.dtype)
+        kernel = library.plain(averages.dtype, "running_average")
+        apply(kernel, *statistics, ctypes.addressof(share), averages.size, rows)
 
     # -- whole arrays --
 
     def norm(self, arrays: Sequence[np.ndarray]) -> float:
-        blocks = [
-            block(f"arrays[{place}]", array) for place, array in enumerate(arrays)
-        ]
+        blocks = [block(f"arrays[{place}]", array) for place, array in enumerate(arrays)]
         return math.sqrt(sum(self._squares(values) for values in blocks))
 
     def _squares(self, values: Block) -> float:
@@ -418,7 +418,8 @@ class NumbaBackend:
     def all_finite(self, x: np.ndarray) -> bool:
         if x.dtype.kind in "biu":
             return True
-        if x.dtype.name not in DTYPES or not (x.flags.c_contiguous or x.flags.f_contiguous):
+        known = x.dtype.isnative and x.dtype.name in DTYPES
+        if not known or not (x.flags.c_contiguous or x.flags.f_contiguous):
             parts = np.nditer(
                 x, ["external_loop", "buffered", "zerosize_ok"], buffersize=_FINITE_ELEMENTS
             )

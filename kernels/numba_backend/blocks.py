@@ -99,8 +99,8 @@ def matrix(
     result = block(name, array, like, written=written)
     rows, columns = shape
     if array.ndim != 2 or rows not in (None, result.rows) or columns not in (None, result.columns):
-        expected = tuple("any" if length is None else length for length in shape)
-        raise ValueError(f"{name} must have shape {expected}, got {array.shape}".replace("'", ""))
+        expected = ", ".join("any" if length is None else str(length) for length in shape)
+        raise ValueError(f"{name} must have shape ({expected}), got {array.shape}")
     return result
 
 

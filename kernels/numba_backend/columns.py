@@ -15,7 +15,7 @@ from .emit import I32, I64, Kernel, integer
 from .machine import target
 
 SUM_BLOCK = 128
-"""Rows added up before their sum is added to the total: keeps the rounding error of long sums low."""
+"""Rows added up before their sum is added to the total: long sums then round less."""
 
 
 def _kernel(arguments: str, dtype: str, returns: bool = False) -> Kernel:
@@ -345,6 +345,54 @@ def transpose_module(dtype: str) -> ir.Module:
     return builder.module
 
 
+def dots_module(dtype: str) -> ir.Module:
+    """out[b, r] (+)= the dot product of d[b] with row r of x: the product with x', for few b.
+
+    Arguments: x, ldx, d, ldd, out, ld_out, batch, rows, columns, accumulate; columns is a multiple
+    of the lanes. The sums of as many rows as there are lanes are folded together.
+    """
+    kernel = _kernel("pipipiiiii", dtype)
+    builder, lanes = kernel.builder, kernel.lanes
+    x, ldx, d, ldd, out, ld_out, batch, rows, columns, accumulate = kernel.arguments
+    adds = builder.icmp_signed("!=", accumulate, integer(0))
+    zero = kernel.constant(0.0)
+    with kernel.loop(batch) as b:
+        factor = kernel.at(d, builder.mul(b, ldd))
+        sums = kernel.at(out, builder.mul(b, ld_out))
+
+        def dots(row: ir.Value, count: int) -> list[ir.Value]:
+            """The products of ``count`` rows, lane by lane."""
+            parts = [kernel.variable(zero) for _ in range(count)]
+            begins = [
+                kernel.at(x, builder.mul(builder.add(row, integer(i)), ldx)) for i in range(count)
+            ]
+            with kernel.loop(columns, lanes) as column:
+                weight = kernel.load_vector(kernel.at(factor, column))
+                for part, begin in zip(parts, begins, strict=True):
+                    value = kernel.load_vector(kernel.at(begin, column))
+                    builder.store(kernel.fma(value, weight, builder.load(part)), part)
+            return [builder.load(part) for part in parts]
+
+        whole = builder.and_(rows, integer(-lanes))
+        with kernel.loop(whole, lanes) as row:
+            address = kernel.at(sums, row)
+            before = kernel.variable(zero)
+            with builder.if_then(adds):
+                builder.store(kernel.load_vector(address), before)
+            total = _sums_of_lanes(kernel, dots(row, lanes))
+            kernel.store_vector(builder.fadd(builder.load(before), total), address)
+        with kernel.loop(rows, first=whole) as row:
+            address = kernel.at(sums, row)
+            before = kernel.variable(kernel.scalar(0.0))
+            with builder.if_then(adds):
+                builder.store(kernel.load(address), before)
+            (products,) = dots(row, 1)
+            total = kernel.sum_lanes(products)
+            kernel.store(builder.fadd(builder.load(before), total), address)
+    kernel.finish()
+    return builder.module
+
+
 def philox_module() -> ir.Module:
     """Words of a Philox stream: out[4 n + i] = word i of counter (first + n, 0, epoch, stream).
 
@@ -398,6 +446,27 @@ def _sum_over_rows(kernel: Kernel, rows: ir.Value, term) -> ir.Value:
             builder.store(term(row, builder.load(part)), part)
         builder.store(builder.fadd(builder.load(total), builder.load(part)), total)
     return builder.load(total)
+
+
+def _sums_of_lanes(kernel: Kernel, vectors: list[ir.Value]) -> ir.Value:
+    """One vector of the sums of as many vectors as there are lanes, halves added to halves."""
+    lanes = kernel.lanes
+    size = lanes // 2
+    while size:
+        # lanes i and i + size of each vector are added; two vectors' results share one
+        low = [i for i in range(2 * lanes) if i & size == 0]
+        masks = [
+            ir.Constant(ir.VectorType(I32, lanes), order)
+            for order in (low, [i + size for i in low])
+        ]
+        vectors = [
+            kernel.builder.fadd(
+                *(kernel.builder.shuffle_vector(first, second, mask) for mask in masks)
+            )
+            for first, second in zip(vectors[::2], vectors[1::2], strict=True)
+        ]
+        size //= 2
+    return vectors[0]
 
 
 def _turn_over(kernel: Kernel, square: list[ir.Value]) -> list[ir.Value]:

@@ -1,4 +1,4 @@
-"""Kernels made from formulas: activations with their slopes and dropout, optimizer updates, gathers.
+"""Kernels made from formulas: activations with slopes and dropout, optimizer updates; gathers.
 
 Each function here returns a module with one function, ``NAME``, over a (rows, columns) block that
 lies anywhere in memory. The formula is read as vectors (``tracing.vector``) and, for slopes, as
@@ -37,17 +37,20 @@ def map_module(
     slope: bool,
     dropout: bool,
     shared: bool = False,
+    learned_slopes: bool = True,
 ) -> ir.Module:
-    """``y = f(x)``; with ``slope`` also y' (and y by each learned parameter); dropout on all.
+    """``y = f(x)``; with ``slope`` also y', and y by each learned parameter; dropout on all.
 
-    Arguments: x, ldx, y, ldy, slope, ld_slope, rows, columns, first_row, first_column, step, extra.
-    ``shared`` says that a learned parameter is one number for all columns.
+    Arguments: x, ldx, y, ldy, slope, ld_slope, rows, columns, first_row, first_column, place, step,
+    extra. ``first_row`` and ``first_column`` number the elements for dropout; ``place`` is the
+    first row in the outputs of learned parameters. ``shared`` says that a learned parameter is one
+    number for all columns, ``learned_slopes`` that y by it is wanted.
     Flops: the formula's. Bytes: one read and one write an element, two writes with ``slope``.
     """
-    kernel = Kernel(ir.Module(NAME), NAME, "pipipiiiiiip", dtype, target().lanes(dtype))
+    kernel = Kernel(ir.Module(NAME), NAME, "pipipiiiiiiip", dtype, target().lanes(dtype))
     builder = kernel.builder
     x, ldx, y, ldy, out_slope, ld_slope, rows, columns, *place, extra = kernel.arguments
-    first_row, first_column, step = place
+    first_row, first_column, first_place, step = place
     math = VectorMath(builder, dtype, kernel.lanes)
     learned = [
         _Learned(kernel, extra, EXTRA_LEARNED + EXTRA_PER_LEARNED * number, first_column, shared)
@@ -71,9 +74,10 @@ def map_module(
         result, by_x = value_and_derivative(function)(math, *numbers)
         put(math.vector(result).value, y, ldy)
         put(math.vector(by_x).value, out_slope, ld_slope)
-        for number, parameter in enumerate(learned, start=1):
+        for number, parameter in enumerate(learned if learned_slopes else (), start=1):
             by_parameter = derivative(function, number)(math, *numbers)
-            put(math.vector(by_parameter).value, parameter.out, parameter.ld_out)
+            out = kernel.at(parameter.out, builder.mul(first_place, parameter.ld_out))
+            put(math.vector(by_parameter).value, out, parameter.ld_out)
 
     with kernel.loop(rows) as row:
         if dropout:
@@ -198,34 +202,80 @@ def update_module(
     kernel = Kernel(ir.Module(NAME), NAME, arguments, dtype, target().lanes(dtype))
     builder = kernel.builder
     weight, ldw, grad, ldg, rows, columns, scalars, scale, *slots = kernel.arguments
-    math = VectorMath(builder, dtype, kernel.lanes)
-
-    def scalar(number: int):
-        return math.splat(kernel.load(kernel.at(scalars, number)))
-
-    names = SimpleNamespace(**{name: scalar(i) for i, name in enumerate(formula.scalars)})
-    limit = scalar(len(formula.scalars)) if clipped else None
-    factor = math.splat(kernel.load(scale)) if scaled else None
+    update = _Update(kernel, formula, scalars, clipped)
+    factor = update.math.splat(kernel.load(scale)) if scaled else None
     with kernel.loop(rows) as row:
 
         def body(column: ir.Value, mask: ir.Value | None) -> None:
-            def place(base: ir.Value, stride: ir.Value) -> ir.Value:
-                return kernel.at(base, builder.mul(row, stride), column)
-
-            g = math.vector(kernel.load_vector(place(grad, ldg), mask))
-            if scaled:
-                g = g * factor
-            if clipped:
-                g = formulas.clip(math, g, limit)
-            places = [place(base, ldw) for base in (weight, *slots)]
-            w, *old = (math.vector(kernel.load_vector(address, mask)) for address in places)
-            new, moved = formula.function(math, w, g, tuple(old), names)
-            for value, address in zip((new, *moved), places, strict=True):
-                kernel.store_vector(math.vector(value).value, address, mask)
+            g = kernel.load_vector(kernel.at(grad, builder.mul(row, ldg), column), mask)
+            g = update.math.vector(g)
+            update.apply([weight, *slots], ldw, row, column, mask, g * factor if scaled else g)
 
         kernel.columns(columns, body)
     kernel.finish()
     return builder.module
+
+
+def outer_update_module(
+    dtype: str, formula: formulas.UpdateFormula, batch: int, *, clipped: bool
+) -> ir.Module:
+    """One optimizer step by the gradient x' d of a few rows, which never leaves the registers.
+
+    Arguments: weight, ld_weight, x, ldx, d, ldd, rows, columns, scalars, a slot each; x and d have
+    ``batch`` rows, x a column for each row of the weights. The gradient is the chain that the
+    product makes, to the bit. Bytes: those of the weights and slots, read and written once.
+    """
+    arguments = "pipipiiip" + "p" * len(formula.slots)
+    kernel = Kernel(ir.Module(NAME), NAME, arguments, dtype, target().lanes(dtype))
+    builder = kernel.builder
+    weight, ldw, x, ldx, d, ldd, rows, columns, scalars, *slots = kernel.arguments
+    update = _Update(kernel, formula, scalars, clipped)
+    x_rows = [kernel.at(x, builder.mul(ldx, integer(b))) for b in range(batch)]
+    d_rows = [kernel.at(d, builder.mul(ldd, integer(b))) for b in range(batch)]
+    with kernel.loop(rows) as row:
+        factors = [kernel.splat(kernel.load(kernel.at(x_row, row))) for x_row in x_rows]
+
+        def body(column: ir.Value, mask: ir.Value | None) -> None:
+            g = kernel.constant(0.0)
+            for factor, d_row in zip(factors, d_rows, strict=True):
+                g = kernel.fma(factor, kernel.load_vector(kernel.at(d_row, column), mask), g)
+            update.apply([weight, *slots], ldw, row, column, mask, update.math.vector(g))
+
+        kernel.columns(columns, body, unroll=_UNROLL)
+    kernel.finish()
+    return builder.module
+
+
+_UNROLL = 4
+"""Vectors to a turn of a loop whose body is short."""
+
+
+class _Update:
+    """An optimizer's formula on vectors of weights and slots."""
+
+    def __init__(
+        self, kernel: Kernel, formula: formulas.UpdateFormula, scalars: ir.Value, clipped: bool
+    ) -> None:
+        self.kernel, self.formula = kernel, formula
+        self.math = VectorMath(kernel.builder, kernel.dtype, kernel.lanes)
+
+        def scalar(number: int):
+            return self.math.splat(kernel.load(kernel.at(scalars, number)))
+
+        self.names = SimpleNamespace(**{n: scalar(i) for i, n in enumerate(formula.scalars)})
+        self.limit = scalar(len(formula.scalars)) if clipped else None
+
+    def apply(self, bases, stride, row, column, mask, grad) -> None:
+        """Update one vector of the weights and slots at ``bases``."""
+        kernel, math = self.kernel, self.math
+        if self.limit is not None:
+            grad = formulas.clip(math, grad, self.limit)
+        skip = kernel.builder.mul(row, stride)
+        places = [kernel.at(base, skip, column) for base in bases]
+        weight, *old = (math.vector(kernel.load_vector(place, mask)) for place in places)
+        new, moved = self.formula.function(math, weight, grad, tuple(old), self.names)
+        for value, place in zip((new, *moved), places, strict=True):
+            kernel.store_vector(math.vector(value).value, place, mask)
 
 
 _SOURCES = {

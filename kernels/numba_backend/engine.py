@@ -131,10 +131,34 @@ def _linear(p, o, control, me, threads, rows, first_row, step):
             out += begin * ldc * size
             if p[o + t.OPERATION] == t.LINEAR:
                 call(p[o + t.KERNEL], out, ldc, out, ldc, slope, p[o + t.LD_SLOPE], end - begin,
-                     valid, first_row + begin, first_column, step, p[o + t.EXTRA])
+                     valid, first_row + begin, first_column, begin, step, p[o + t.EXTRA])
             else:
                 call(p[o + t.KERNEL], out, ldc, slope, p[o + t.LD_SLOPE], end - begin, valid)
         panel += 1
+
+
+@_inline
+def _dots(p, o, me, threads, rows):
+    """The gradient by the input, for few rows: dot products with the weights' rows, by panels.
+
+    Threads share out the inputs.
+    """
+    size, panel_columns = p[t.ITEMSIZE], p[t.PANEL]
+    inner, columns = p[o + t.INNER], p[o + t.COLUMNS]
+    begin, end = _share(inner, p[t.LANES], me, threads)
+    if begin >= end:
+        return
+    out = p[o + t.C] + begin * size
+    column = 0
+    while column < columns:
+        width = _panel_width(p, columns, column // panel_columns)
+        weight = p[o + t.B] + (column * (inner + 1) + begin * width) * size
+        call(p[o + t.KERNEL], weight, width, p[o + t.A] + column * size, p[o + t.LDA], out,
+             p[o + t.LDC], rows, end - begin, width, 1 if column else 0)
+        column += panel_columns
+    if p[o + t.TAIL]:
+        call(p[o + t.TAIL], out, p[o + t.LDC], p[o + t.SLOPE] + begin * size, p[o + t.LD_SLOPE],
+             rows, end - begin)
 
 
 @_inline
@@ -196,6 +220,24 @@ def _update(p, o, weight_offset, width, grad, rows, valid, scalars):
 
 
 @_inline
+def _outer_update(p, o, offset, width, x, ldx, d, rows, valid, scalars):
+    """One optimizer step on a block of a panel, by the gradient of a few rows."""
+    weight, kernel, ldd = p[o + t.WEIGHT] + offset, p[o + t.OUTER], p[o + t.LDB]
+    slots = p[o + t.SLOTS]
+    if slots == 0:
+        call(kernel, weight, width, x, ldx, d, ldd, rows, valid, scalars)
+    elif slots == 1:
+        call(kernel, weight, width, x, ldx, d, ldd, rows, valid, scalars,
+             p[o + t.SLOT_0] + offset)
+    elif slots == 2:
+        call(kernel, weight, width, x, ldx, d, ldd, rows, valid, scalars,
+             p[o + t.SLOT_0] + offset, p[o + t.SLOT_1] + offset)
+    else:
+        call(kernel, weight, width, x, ldx, d, ldd, rows, valid, scalars,
+             p[o + t.SLOT_0] + offset, p[o + t.SLOT_1] + offset, p[o + t.SLOT_2] + offset)
+
+
+@_inline
 def _weights(p, o, me, threads, rows, chunk, step):
     """The weight gradient of a layer, stored or consumed by the update; or the update alone.
 
@@ -221,19 +263,29 @@ def _weights(p, o, me, threads, rows, chunk, step):
         panel_offset = panel * panel_columns * (inner + 1) * size
         offset = panel_offset + begin * width * size
         grad = scratch if in_scratch else p[o + t.GRAD] + offset
+        weight_scalars = scalars + p[o + t.DECAYED] * p[t.SCALARS_HALF]
+        bias_scalars = scalars + p[o + t.BIAS_DECAYED] * p[t.SCALARS_HALF]
+        bias_offset = panel_offset + inner * width * size
+        has_bias = block == blocks - 1 and p[o + t.HAS_BIAS]
+        if p[o + t.OUTER] and rows == p[o + t.OUTER_ROWS]:
+            d = p[o + t.B] + panel * panel_columns * size
+            _outer_update(p, o, offset, width, p[o + t.A] + begin * size, p[o + t.LDA], d,
+                          last - begin, valid, weight_scalars)
+            if has_bias:
+                _outer_update(p, o, bias_offset, width, p[t.ONES], 0, d, 1, valid, bias_scalars)
+            work += 1
+            continue
         if makes:
             _grad_unit(p, o, rows, panel, width, begin, last, grad, add)
         if updates:
-            _update(p, o, offset, width, grad, last - begin, valid,
-                    scalars + p[o + t.DECAYED] * p[t.SCALARS_HALF])
-        if block == blocks - 1 and p[o + t.HAS_BIAS]:
-            offset = panel_offset + inner * width * size
+            _update(p, o, offset, width, grad, last - begin, valid, weight_scalars)
+        if has_bias:
+            offset = bias_offset
             grad = scratch if in_scratch else p[o + t.GRAD] + offset
             if makes:
                 _bias_grad(p, o, rows, panel, width, grad, add)
             if updates:
-                _update(p, o, offset, width, grad, 1, valid,
-                        scalars + p[o + t.BIAS_DECAYED] * p[t.SCALARS_HALF])
+                _update(p, o, offset, width, grad, 1, valid, bias_scalars)
         work += 1
 
 
@@ -275,8 +327,8 @@ def _by_rows(p, o, me, threads, rows, first, first_row, step):
     if operation == t.GATHER:
         call(kernel, p[o + t.A], lda, p[o + t.B], first + begin, c, ldc, count, columns)
     elif operation == t.MAP:
-        call(kernel, a, lda, c, ldc, slope, ld_slope, count, columns, first_row + begin, 0, step,
-             p[o + t.EXTRA])
+        call(kernel, a, lda, c, ldc, slope, ld_slope, count, columns, first_row + begin, 0, begin,
+             step, p[o + t.EXTRA])
     elif operation == t.MULTIPLY:
         call(kernel, c, ldc, slope, ld_slope, count, columns)
     elif operation == t.LOSS:
@@ -321,15 +373,14 @@ def _total(p, o, rows, chunk, step, me):
     Every thread does this, in the same order, into places of its own, so that all agree without
     another barrier; the first thread's places are the record.
     """
-    finite = call(p[t.TOTAL_KERNEL], p[o + t.A], rows, p[t.LOSSES] + _record(p, me, step),
-                  chunk, p[t.BATCH_SCALE] + me * 64)
     call(p[t.TOTAL_KERNEL], p[o + t.B], rows, p[t.HITS] + _record(p, me, step), chunk, p[t.ONES])
-    return finite
+    return call(p[t.TOTAL_KERNEL], p[o + t.A], rows, p[t.LOSSES] + _record(p, me, step), chunk,
+                p[t.BATCH_SCALE] + me * 64)
 
 
 @_inline
 def _record(p, me, step):
-    """Where a thread keeps what a step lost: the first in the record, the others in a spare place."""
+    """Where a thread keeps a step's loss: the first in the record, the others in a spare place."""
     return step * p[t.ITEMSIZE] if me == 0 else -64 * me
 
 
@@ -365,11 +416,14 @@ def _operate(p, o, control, me, threads, rows, rows_in_step, first, first_row, c
         _linear(p, o, control, me, threads, rows, first_row, step)
     elif operation == t.GRAD_WEIGHT or operation == t.UPDATE:
         _weights(p, o, me, threads, rows, chunk, step_in_run)
+    elif operation == t.DOTS:
+        _dots(p, o, me, threads, rows)
     elif operation == t.TRANSPOSE:
         if chunk == 0:
             _transpose(p, o, me, threads)
     elif operation == t.WEIGH:
-        if chunk == 0:
+        # without weights it is the same for all steps but a short last one
+        if chunk == 0 and (p[o + t.A] or step_in_run == 0 or rows_in_step < p[t.BATCH]):
             call(p[o + t.KERNEL], p[o + t.A], p[o + t.B], first, rows_in_step,
                  p[t.BATCH_SCALE] + me * 64)
     elif operation == t.CHECK:

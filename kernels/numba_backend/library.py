@@ -37,10 +37,23 @@ def tile_tables(dtype: str) -> tuple[list[int], list[int]]:
 
 
 @functools.cache
-def activation(dtype: str, use: Activation, slope: bool, dropout: bool, shared: bool) -> int:
+def activation(
+    dtype: str,
+    use: Activation,
+    slope: bool,
+    dropout: bool,
+    shared: bool,
+    learned_slopes: bool = True,
+) -> int:
     """A map of an activation formula."""
     module = elementwise.map_module(
-        dtype, use.formula, use.keywords, slope=slope, dropout=dropout, shared=shared
+        dtype,
+        use.formula,
+        use.keywords,
+        slope=slope,
+        dropout=dropout,
+        shared=shared,
+        learned_slopes=learned_slopes,
     )
     return objects.build(module)[NAME]
 
@@ -55,6 +68,14 @@ def update(dtype: str, formula: formulas.UpdateFormula, scaled: bool, clipped: b
         )
     return objects.build(
         elementwise.update_module(dtype, formula, scaled=scaled, clipped=clipped)
+    )[NAME]
+
+
+@functools.cache
+def outer_update(dtype: str, formula: formulas.UpdateFormula, batch: int, clipped: bool) -> int:
+    """One optimizer step by the gradient of a few rows."""
+    return objects.build(
+        elementwise.outer_update_module(dtype, formula, batch, clipped=clipped)
     )[NAME]
 
 
@@ -108,6 +129,7 @@ _PLAIN = {
     "running_average": columns.running_average_module,
     "finite": columns.finite_module,
     "transpose": columns.transpose_module,
+    "dots": columns.dots_module,
 }
 
 

@@ -74,7 +74,9 @@ def target() -> Target:
             "the numba backend needs a CPU with fused multiply-add (FMA3), and this one has none; "
             'fastnn.use_backend("numpy") works here'
         )
-    widest = 128 if arm else 512 if features.get("avx512f") else 256 if features.get("avx2") else 128
+    widest = 128
+    if not arm:
+        widest = 512 if features.get("avx512f") else 256 if features.get("avx2") else 128
     asked = os.environ.get("FASTNN_VECTOR_BITS", str(widest))
     if asked not in ("128", "256", "512") or int(asked) > widest:
         raise ValueError(

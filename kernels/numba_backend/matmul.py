@@ -22,9 +22,9 @@ FLOPS_PER_THREAD = 8_000_000
 """Less work than this is not worth another thread."""
 GROUP_PANELS = 32
 """Panels copied at once: with INNER_BLOCK rows each, 8 MiB."""
-FEW_ROWS = 24
+IN_PLACE_ROWS = 24
 """Up to this many rows of A, a copy of B costs more than reading it as it lies."""
-FEW_ROWS_BLOCK = 128
+IN_PLACE_BLOCK = 128
 """Rows of such a B that are read across all its panels before the next: few pages at once."""
 
 # ---- the table of a product: the engine's header, then these, then the tables of tiles ----
@@ -94,7 +94,7 @@ def product(
     p[t.SCRATCH], p[t.SCRATCH_BYTES] = scratch.address, aside * c.itemsize
     p[ROWS:_TILES] = (
         c.rows, c.columns, inner, a.address, a.stride, a_turned, b.address, b.stride, b_turned,
-        not b_turned and c.rows <= FEW_ROWS, c.address, c.stride, bias.address, packed,
+        not b_turned and c.rows <= IN_PLACE_ROWS, c.address, c.stride, bias.address, packed,
         library.gather(c.dtype, c.dtype), library.plain(c.dtype, "transpose"), activation,
         multiply, slope.address, slope.stride,
     )
@@ -218,7 +218,7 @@ def _unit(p, first_panel, panel, row, rows, k, block, me):
         call(p[COPY], aside, width * size, 0, 0, c, ldc, rows, valid)
     if is_last and p[ACTIVATION]:
         slope = p[SLOPE] + (row * p[LD_SLOPE] + column) * size
-        call(p[ACTIVATION], c, ldc, c, ldc, slope, p[LD_SLOPE], rows, valid, row, column, 0, 0)
+        call(p[ACTIVATION], c, ldc, c, ldc, slope, p[LD_SLOPE], rows, valid, row, column, 0, 0, 0)
     elif is_last and p[MULTIPLY]:
         slope = p[SLOPE] + (row * p[LD_SLOPE] + column) * size
         call(p[MULTIPLY], c, ldc, slope, p[LD_SLOPE], rows, valid)
@@ -235,7 +235,7 @@ def _run(p, control, me, threads):
         last_panel = min(panels, first_panel + GROUP_PANELS)
         k = 0
         while True:
-            block = min(inner - k, FEW_ROWS_BLOCK if p[B_LIES] else t.INNER_BLOCK)
+            block = min(inner - k, IN_PLACE_BLOCK if p[B_LIES] else t.INNER_BLOCK)
             _pack(p, first_panel, last_panel, k, block, me, threads)
             _barrier(p, control, threads)
             begin, end = _share((last_panel - first_panel) * row_blocks, 1, me, threads)

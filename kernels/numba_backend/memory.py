@@ -26,7 +26,7 @@ def padded(columns: int, dtype: str) -> int:
 
 
 def leading_dimension(columns: int, dtype: str) -> int:
-    """The stride of a row buffer: an odd number of cache lines, so that rows share no cache sets."""
+    """The stride of a row buffer: an odd number of lines, so that rows use all cache sets."""
     line = ALIGNMENT // np.dtype(dtype).itemsize
     lines = -(-padded(columns, dtype) // line)
     return (lines + (lines % 2 == 0)) * line

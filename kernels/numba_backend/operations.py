@@ -9,7 +9,7 @@ from .blocks import Block
 from .engine import _compiled, _share, call
 from .workers import together
 
-ELEMENTS_PER_THREAD = 1 << 17
+ELEMENTS_PER_THREAD = 1 << 18
 """Fewer elements than this are not worth another thread."""
 _LINE = 64
 """Elements in which a long row is shared out: whole cache lines."""

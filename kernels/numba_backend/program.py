@@ -215,6 +215,9 @@ class Program:
         """Use these optimizer scalars, (steps, 2, S)."""
         if scalars is None:
             return
+        if self.plan.clip_value is not None:
+            limit = np.full((*scalars.shape[:2], 1), self.plan.clip_value)
+            scalars = np.concatenate([scalars, limit], axis=2)
         self._scalars = np.ascontiguousarray(scalars, self.dtype)
         self.table[t.SCALARS] = self._scalars.ctypes.data
         self.table[t.SCALARS_HALF] = self._scalars.shape[2] * self.itemsize
@@ -225,7 +228,9 @@ class Program:
     def _translate(self, row: Row) -> Iterable[_Operation]:
         return getattr(self, f"_{row.op}")(row)
 
-    def _rows(self, operation: int, kernel: int, columns: int, reads, writes, **words) -> _Operation:
+    def _rows(
+        self, operation: int, kernel: int, columns: int, reads, writes, **words: int
+    ) -> _Operation:
         fields = {t.OPERATION: operation, t.KERNEL: kernel, t.COLUMNS: columns}
         fields |= {getattr(t, name): value for name, value in words.items()}
         return _Operation(fields, tuple(reads), tuple(writes), ("rows",))
@@ -300,7 +305,7 @@ class Program:
         shared = bool(learned) and self.plan.shape(learned[0]) == (1,) and (
             self.plan.shape(x)[-1] != 1)
         kernel = library.activation(
-            self.dtype, activation, slope is not None, dropout is not None, shared
+            self.dtype, activation, slope is not None, dropout is not None, shared, len(rest) > 1
         )
         yield self._rows(
             t.MAP, kernel, self.plan.shape(x)[-1], row.reads, row.writes,
@@ -375,6 +380,19 @@ class Program:
         grad, weight, *slope = row.reads
         (out,) = row.writes
         inputs, outputs = self.plan.shape(weight)
+        multiply = library.plain(self.dtype, "multiply") if slope else 0
+        places = {
+            **self._from(grad, "A", "LDA"), **self._from(out, "C", "LDC"),
+            **(self._from(slope[0], "SLOPE", "LD_SLOPE") if slope else {}),
+        }
+        if self.plan.chunk_rows <= t.FEW_ROWS:
+            operation = self._rows(
+                t.DOTS, library.plain(self.dtype, "dots"), outputs, row.reads, row.writes,
+                INNER=inputs, B=self._address(weight), TAIL=multiply, **places,
+            )
+            operation.share = _own()
+            yield operation
+            return
         turned = self._zeros(outputs * memory.padded(inputs, self.dtype))
         kernel = library.plain(self.dtype, "transpose")
         yield _Operation(
@@ -383,10 +401,8 @@ class Program:
             (weight,), (f"{weight}'",), _own(),
         )
         operation = self._rows(
-            t.GRAD_INPUT, library.plain(self.dtype, "multiply") if slope else 0, inputs,
-            (grad, f"{weight}'", *slope), row.writes, INNER=outputs, B=turned.ctypes.data,
-            **self._from(grad, "A", "LDA"), **self._from(out, "C", "LDC"),
-            **(self._from(slope[0], "SLOPE", "LD_SLOPE") if slope else {}),
+            t.GRAD_INPUT, multiply, inputs, (grad, f"{weight}'", *slope), row.writes,
+            INNER=outputs, B=turned.ctypes.data, **places,
         )
         yield self._shared_by_columns(operation, inputs)
 
@@ -419,6 +435,12 @@ class Program:
         }
         if updates:
             words |= self._update_words(weight)
+            if self.plan.batch_rows <= t.FEW_ROWS:
+                words[t.OUTER_ROWS] = self.plan.batch_rows
+                words[t.OUTER] = library.outer_update(
+                    self.dtype, self.plan.update, self.plan.batch_rows,
+                    self.plan.clip_value is not None,
+                )
         else:
             words[t.GRAD] = self._part(self._grads, weight).ctypes.data
         writes = (weight,) if updates else (f"grad {weight}", "grads")
@@ -449,7 +471,8 @@ class Program:
         )
         yield _Operation(
             {t.OPERATION: t.CLIP, t.KERNEL: library.plain(self.dtype, "clip_scale"),
-             t.A: self._number(self.plan.clip_norm), t.COLUMNS: count, t.PARTIALS: partials.ctypes.data},
+             t.A: self._number(self.plan.clip_norm), t.COLUMNS: count,
+             t.PARTIALS: partials.ctypes.data},
             ("partials",), ("clip_scale",), _own(),
         )
 

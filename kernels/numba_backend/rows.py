@@ -1,8 +1,8 @@
 """Kernels over whole rows: losses with their gradients, softmax and its gradient.
 
 A loss kernel reads the targets of its rows through the same index as the data was gathered by, and
-leaves each row's loss (times its weight) and hit (1 where the prediction is right) in a buffer; sums
-over rows are made elsewhere, in one order.
+leaves each row's loss (times its weight) and hit (1 where the prediction is right) in a buffer;
+sums over rows are made elsewhere, in one order.
 """
 
 from __future__ import annotations
@@ -18,10 +18,18 @@ from .elementwise import NAME
 from .emit import I32, I64, POINTER, Kernel, integer
 from .machine import target
 
-LOSS_INDEX, LOSS_TARGETS, LOSS_TARGET_LD, LOSS_WEIGHTS, LOSS_ROWS, LOSS_HITS, LOSS_SETTING = range(7)
+(
+    LOSS_INDEX,
+    LOSS_TARGETS,
+    LOSS_TARGET_LD,
+    LOSS_WEIGHTS,
+    LOSS_ROWS,
+    LOSS_HITS,
+    LOSS_SETTING,
+) = range(7)
 """Words of a loss's ``extra`` block: addresses of the index (or null), the targets, their leading
-dimension, the sample weights (or null), the outputs a row; then one number: the label smoothing of a
-cross-entropy, or 1 / columns for an elementwise loss."""
+dimension, the sample weights (or null), the outputs a row; then one number: the label smoothing of
+a cross-entropy, or 1 / columns for an elementwise loss."""
 LOSS_WORDS = 7
 _LOSS_ARGUMENTS = "pipiiiiipp"
 
@@ -233,7 +241,7 @@ class _Best:
         return self.kernel.max_lanes(self.kernel.builder.load(self.values))
 
     def position(self) -> ir.Value:
-        """The first place of the largest element, as 64 bits; none (past the end) where it is NaN."""
+        """The first place of the largest element, 64 bits wide; past the end where it is NaN."""
         kernel, builder = self.kernel, self.kernel.builder
         values = builder.load(self.values)
         is_best = builder.fcmp_ordered("==", values, kernel.splat(kernel.max_lanes(values)))

@@ -47,7 +47,7 @@ class NumbaRun:
         program.set_scalars(scalars)
         program.table[t.SAMPLES] = samples
         words[t.STEP] = words[t.FIRST_STEP] = first_step
-        words[t.CHUNK], words[t.LAST_STEP] = 0, steps
+        words[t.CHUNK], words[t.LAST_STEP], words[t.STATUS] = 0, steps, t.RUNNING_ON
 
     def advance(self, seconds: float) -> str:
         words, threads, run = self._control, self.threads, self._run

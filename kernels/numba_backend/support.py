@@ -7,7 +7,7 @@ import platform
 from llvmlite import ir
 
 from . import table
-from .emit import I8, I32, I64, POINTER, Kernel, integer
+from .emit import I32, I64, Kernel, integer
 
 _PAUSES = 50
 """Spins before a waiting thread gives its core away: with more, threads that share a core crawl."""

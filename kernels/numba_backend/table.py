@@ -1,8 +1,8 @@
 """The layout of a compiled program: one flat table of 64-bit integers that the engine walks.
 
-A header, then a row of WIDTH words for each operation. Everything is an integer: sizes, addresses of
-buffers, addresses of compiled kernels. The engine therefore holds no formula, no dtype and no shape,
-and is compiled once a machine.
+A header, then a row of WIDTH words for each operation. Everything is an integer: sizes, addresses
+of buffers, addresses of compiled kernels. The engine therefore holds no formula, no dtype and no
+shape, and is compiled once a machine.
 """
 
 from __future__ import annotations
@@ -76,7 +76,10 @@ NARROW = 2  # vectors across a tile of the transposed product
     DECAYED,  # 1: weight decay applies to the weights
     BIAS_DECAYED,
     STRICT,  # 1: a loss that is not finite ends the run
-) = range(28)
+    TAIL,  # the kernel of an operation's last part, where KERNEL is that of its first
+    OUTER,  # the kernel that updates by the gradient of OUTER_ROWS rows
+    OUTER_ROWS,
+) = range(31)
 MOST_SLOTS = 3
 ARGUMENTS = WEIGHT  # an operation without weights keeps addresses that its kernel wants from here
 WIDTH = 32
@@ -105,7 +108,8 @@ WIDTH = 32
     MOMENTS,
     COLUMN_TOTAL,
     SUM,
-) = range(22)
+    DOTS,
+) = range(23)
 
 # ---- control words, shared by the threads of a run ----
 (
@@ -129,5 +133,8 @@ UNIT_ROWS = 48
 """Weight rows whose gradient is made, and used, before the next: a unit of work of a thread."""
 INNER_BLOCK = 1024
 """Rows of a weight panel that are walked before the next block: 256 KiB of a nearest big cache."""
+FEW_ROWS = 8
+"""Up to this many rows a chunk, a gradient by inputs is made of dot products with the weights as
+they lie, and a weight gradient stays in registers until it is consumed."""
 BATCH_BLOCK = 128
 """Batch rows walked for a weight gradient at once: 48 KiB of activations and gradients."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import queue
-import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
+
+from ..interrupts import interrupts_later
 
 
 def together(threads: int, work: Callable[[int], Any]) -> Any:
@@ -21,7 +21,7 @@ def together(threads: int, work: Callable[[int], Any]) -> Any:
     if threads == 1:
         return work(0)
     helpers = _borrow(threads - 1)
-    with _interrupts_later():
+    with interrupts_later():
         for number, helper in enumerate(helpers, start=1):
             helper.begin(work, number)
         try:
@@ -30,23 +30,6 @@ def together(threads: int, work: Callable[[int], Any]) -> Any:
             for helper in helpers:
                 helper.wait()
             _give_back(helpers)
-
-
-@contextlib.contextmanager
-def _interrupts_later() -> Iterator[None]:
-    """Hold Ctrl-C back: raised between two starts, it would leave threads waiting for ever."""
-    handler = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(handler):
-        yield
-        return
-    held = []
-    signal.signal(signal.SIGINT, lambda number, frame: held.append((number, frame)))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-    if held:
-        handler(*held[0])
 
 
 class _Helper:

@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import formulas
 from ..contract import IDENTITY, Binding, Dropout, Plan, Row
+from ..interrupts import interrupts_later
 from ..tracing import NumpyMath
 from .operations import apply_dropout
 
@@ -83,15 +84,15 @@ class NumpyRun:
 
     def advance(self, seconds: float) -> str:
         deadline = time.monotonic() + seconds
-        self._diverged = False
         while self.step < self._steps:
             chunk = self._where()
-            if not self._work(chunk):
-                self._diverged = True
-                return "diverged"
-            self._chunk += 1
-            if chunk.ends_step:
-                self.step, self._chunk = self.step + 1, 0
+            with interrupts_later():
+                if not self._work(chunk):
+                    self._diverged = True
+                    return "diverged"
+                self._chunk += 1
+                if chunk.ends_step:
+                    self.step, self._chunk = self.step + 1, 0
             if time.monotonic() >= deadline and self.step < self._steps:
                 return "stopped"
         return "done"
@@ -236,8 +237,6 @@ class NumpyRun:
     def _check(self, row: Row, chunk: _Chunk) -> bool:
         """Record the chunk's loss and hits; False where training must not go on."""
         place = chunk.step - self._first_step
-        if chunk.number == 0:
-            self._losses[place] = self._hits[place] = 0.0
         row_losses, row_hits = self._all(("row_losses", "row_hits"), chunk)
         with np.errstate(all="ignore"):
             self._losses[place] += row_losses.sum() * self._scale

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from typing import Any
 
 FUNCTIONS = (
@@ -25,6 +26,8 @@ class Math:
 
     def softplus(self, x: Any) -> Any:
         """log(1 + exp(x)), without overflow."""
+        if is_constant(x):
+            return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
         # from 40 on this is x in both dtypes, long before exp overflows
         return self.where(x > 40.0, x, self.log1p(self.exp(x)))
 

@@ -1,0 +1,105 @@
+"""What the suites share: engines, the roofline, how long to time, and the table at the end.
+
+A default run takes a few minutes. ``--bench-long`` times each case for longer and adds the cases
+marked ``long``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from fastnn.backend import why_missing
+
+from . import roofline as rooflines
+from .cases import Case, time_case
+from .engines import Engine, engines
+
+SECONDS, LONG_SECONDS = 0.1, 1.0
+"""How long a case is timed; at least three rounds."""
+
+_measured = pytest.StashKey[rooflines.Roofline]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--bench-long", action="store_true", help="time for longer, and the largest cases too"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "long: timed only with --bench-long")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    is_long = config.getoption("bench_long")
+    for item in items:
+        seconds = LONG_SECONDS if is_long else SECONDS
+        item.add_marker(pytest.mark.benchmark(max_time=seconds, min_rounds=3))
+    if not is_long:
+        left_out = [item for item in items if item.get_closest_marker("long")]
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "engine" in metafunc.fixturenames:
+        metafunc.parametrize("engine", engines(), ids=str, indirect=True)
+
+
+@pytest.fixture
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """A backend and its threads; skipped where the backend is missing."""
+    reason = why_missing(request.param.backend)
+    if reason:
+        pytest.skip(reason)
+    return request.param
+
+
+@pytest.fixture
+def backend(engine: Engine) -> Iterator[Any]:
+    """The engine's operations; it is also the one that fastnn uses meanwhile."""
+    with engine.in_use() as operations:
+        yield operations
+
+
+@pytest.fixture(scope="session")
+def roofline(pytestconfig: pytest.Config) -> rooflines.Roofline:
+    """This machine's limits, measured once a session."""
+    measured = pytestconfig.stash[_measured] = rooflines.measure()
+    return measured
+
+
+@pytest.fixture
+def time(engine: Engine, benchmark: Any, roofline: rooflines.Roofline) -> Any:
+    """A function that verifies a case and times it."""
+
+    def verify_and_time(case: Case) -> None:
+        time_case(benchmark, case, roofline, engine.threads)
+
+    return verify_and_time
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    session = getattr(config, "_benchmarksession", None)
+    timed = [each for each in session.benchmarks if each.extra_info] if session else []
+    if not timed:
+        return
+    terminalreporter.section("against the roofline")
+    terminalreporter.write_line(str(config.stash[_measured]))
+    width = max(len(each.name) for each in timed)
+    titles = f"{'':{width}} {'time a step':>12} {'GF/s':>8} {'GB/s':>8} {'of roofline':>12}  by"
+    terminalreporter.write_line(f"\n{titles}")
+    for each in timed:
+        terminalreporter.write_line(_line(each.name, each.extra_info, width))
+
+
+def _line(name: str, measured: dict[str, Any], width: int) -> str:
+    flops = f"{measured['GF/s']:8.1f}" if measured["GF/s"] else f"{'':8}"
+    return (
+        f"{name:{width}} {measured['seconds per step'] * 1e6:9.2f} us {flops}"
+        f" {measured['GB/s']:8.1f} {measured['percent of roofline']:10.0f} %"
+        f"  {measured['bound by']}"
+    )

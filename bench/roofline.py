@@ -1,0 +1,259 @@
+"""What this machine can do: its multiply-add peak, and the bandwidth of each cache and of memory.
+
+``python -m bench.roofline`` prints it and writes it as JSON. All of it is measured with the
+engine's own kernels: a product tile whose operands stand still in the nearest cache; and reading
+(is all of it finite?), copying (a gather) and a triad (an SGD update) over memory of each size. A
+bandwidth is that of the fastest of the three, which is fair to work of any mix.
+
+A piece of work can take no less than its flops at that peak, nor than its bytes at the bandwidth of
+the nearest cache that holds what it comes back to (Williams, Waterman and Patterson 2009).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fastnn import get_num_threads
+from fastnn.kernels.contract import DTYPES
+from fastnn.kernels.formulas import UPDATES
+from fastnn.kernels.numba_backend import library, machine, memory, objects, products
+from fastnn.kernels.numba_backend.operations import apply
+from fastnn.kernels.numba_backend.workers import together
+
+if TYPE_CHECKING:
+    from .cases import Case
+
+PRIVATE = ("L1", "L2")
+"""Caches of which every core has its own."""
+MEMORY = "memory"
+_USUAL_CACHES = {"L1": 32 << 10, "L2": 512 << 10, "L3": 8 << 20}
+_BEYOND_CACHES = 4
+"""Memory is measured over so many times the last cache."""
+_TILE_INNER = 1 << 16
+_MEASUREMENTS = 15
+_SECONDS = 0.002
+"""A measurement takes about so long; the fastest of several counts."""
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """The limits of a machine.
+
+    Parameters
+    ----------
+    description : dict of str to str
+        The machine, in words.
+    caches : dict of str to int
+        Bytes by level, nearest first; "L1" and "L2" for each core, "L3" for all.
+    peak : dict
+        Flops a second by dtype, then by number of threads.
+    bandwidth : dict
+        Bytes a second by level, then by number of threads.
+    """
+
+    description: dict[str, str]
+    caches: dict[str, int]
+    peak: dict[str, dict[int, float]]
+    bandwidth: dict[str, dict[int, float]]
+
+    def least_seconds(self, case: Case, threads: int) -> tuple[str, float]:
+        """What bounds a step of a case ("flops" or a level's name), and the least it can take."""
+        level = self.level(case.footprint, threads)
+        by_bytes = case.bytes / self.bandwidth[level][threads]
+        by_flops = case.flops / self.peak[case.dtype][threads]
+        return ("flops", by_flops) if by_flops > by_bytes else (level, by_bytes)
+
+    def level(self, footprint: int, threads: int) -> str:
+        """The nearest cache, those of all threads together, that holds so many bytes."""
+        for level, size in self.caches.items():
+            if footprint <= size * (threads if level in PRIVATE else 1):
+                return level
+        return MEMORY
+
+    def __str__(self) -> str:
+        lines = [f"{name:<12} {text}" for name, text in self.description.items()]
+        for dtype, rates in self.peak.items():
+            lines += [f"{'peak':<12} {rate / 1e9:9.1f} GF/s  {dtype}, {_threads(threads)}"
+                      for threads, rate in rates.items()]
+        for level, rates in self.bandwidth.items():
+            size = f"{self.caches[level] >> 10} KiB, " if level in self.caches else ""
+            lines += [f"{level:<12} {rate / 1e9:9.1f} GB/s  {size}{_threads(threads)}"
+                      for threads, rate in rates.items()]
+        return "\n".join(lines)
+
+
+def measure(thread_counts: Sequence[int] | None = None) -> Roofline:
+    """Measure this machine, in a few seconds.
+
+    Parameters
+    ----------
+    thread_counts : sequence of int, optional
+        By default 1 and all that the machine grants.
+    """
+    counts = sorted({1, get_num_threads(), *(thread_counts or ())})
+    caches, found = cache_sizes()
+    sizes = {**caches, MEMORY: _beyond(caches)}
+    return Roofline(
+        description={
+            "CPU": machine.cpu_model(),
+            "vectors": f"{machine.target().vector_bits} bits",
+            "caches": found,
+            "system": platform.platform(),
+        },
+        caches=caches,
+        peak={dtype: {count: peak(dtype, count) for count in counts} for dtype in DTYPES},
+        bandwidth={
+            level: {count: bandwidth(_part(level, caches, size, count), count) for count in counts}
+            for level, size in sizes.items()
+        },
+    )
+
+
+def cache_sizes() -> tuple[dict[str, int], str]:
+    """Bytes of each data cache by level, nearest first, and where the figures come from."""
+    folder = Path("/sys/devices/system/cpu/cpu0/cache")
+    sizes = {}
+    for index in sorted(folder.glob("index*")):
+        if (index / "type").read_text().strip() != "Instruction":
+            level = f"L{(index / 'level').read_text().strip()}"
+            sizes[level] = int((index / "size").read_text().strip().removesuffix("K")) << 10
+    if sizes:
+        return dict(sorted(sizes.items())), str(folder)
+    return dict(_USUAL_CACHES), "unknown to this system; usual sizes are taken"
+
+
+def available_memory() -> int | None:
+    """Bytes of memory that nobody uses; None where the system does not say."""
+    names = getattr(os, "sysconf_names", {})
+    if "SC_AVPHYS_PAGES" not in names:
+        return None
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _beyond(caches: dict[str, int]) -> int:
+    """A size that no cache holds, in the memory there is."""
+    wanted = _BEYOND_CACHES * max(caches.values())
+    free = available_memory()
+    return wanted if free is None else min(wanted, free // 4)
+
+
+def _part(level: str, caches: dict[str, int], size: int, threads: int) -> int:
+    """Bytes for each thread: half a cache, but more than the private ones hold."""
+    if level in PRIVATE:
+        return size // 2
+    private = max(caches.get(name, 0) for name in PRIVATE)
+    return max(size // 2 // threads, 2 * private)
+
+
+# ---- measurements ----
+
+
+def peak(dtype: str, threads: int) -> float:
+    """Flops a second of the fastest product tile whose operands stand still."""
+    return max(_rate(work, flops, threads) for work, flops in _tiles(dtype, threads))
+
+
+def _tiles(dtype: str, threads: int) -> Iterator[tuple[Callable[[int], None], int]]:
+    """A call of each product tile that is as tall as its width allows, and its flops."""
+    lanes = machine.target().lanes(dtype)
+    addresses = objects.build(products.module(dtype))
+    a = [memory.aligned(_TILE_INNER + lanes, dtype) for _ in range(threads)]
+    b, c = ([memory.aligned(16 * 4 * lanes, dtype) for _ in range(threads)] for _ in range(2))
+    for transposed in (False, True):
+        for tile in products.tiles(transposed):
+            if tile.rows < machine.target().rows(tile.vectors):
+                continue
+            kernel = addresses[products.name(transposed, tile)]
+            columns = tile.vectors * lanes
+
+            def work(me: int, kernel: int = kernel, columns: int = columns) -> None:
+                places = (each[me].ctypes.data for each in (a, b, c))
+                from_a, from_b, to = places
+                apply(kernel, _TILE_INNER, from_a, 0, from_b, 0, to, columns, 0, 0)
+
+            yield work, 2 * tile.rows * columns * _TILE_INNER
+
+
+def bandwidth(size: int, threads: int) -> float:
+    """Bytes a second of the fastest of reading, copying and a triad over ``size`` a thread."""
+    return max(_rate(work, moved, threads) for work, moved in _streams(size, threads))
+
+
+def _streams(size: int, threads: int) -> Iterator[tuple[Callable[[int], None], int]]:
+    """A call of each kernel over ``size`` bytes, often enough to be timed, and what it moves."""
+    count = size // 2 // 4 // 16 * 16
+    passes = max(1, (1 << 21) // size)
+    arrays = [memory.aligned(2 * count, "float32") for _ in range(threads)]
+    for array in arrays:
+        array.fill(1.0)
+    starts = [array.ctypes.data for array in arrays]
+    finite = library.plain("float32", "finite")
+    copy = library.gather("float32", "float32")
+    update = library.update("float32", UPDATES["sgd"], False, False)
+    scalars = np.zeros(len(UPDATES["sgd"].scalars), np.float32)
+
+    # a stride of 0 between rows makes every row another pass over the same memory
+    def read(me: int) -> None:
+        apply(finite, starts[me], 0, passes, 2 * count)
+
+    def copied(me: int) -> None:
+        to = starts[me] + 4 * count
+        apply(copy, starts[me], 0, 0, 0, to, 0, passes, count)
+
+    def triad(me: int) -> None:
+        grad = starts[me] + 4 * count
+        apply(update, starts[me], 0, grad, 0, passes, count, scalars.ctypes.data, 0)
+
+    for work, moved in ((read, 2), (copied, 2), (triad, 3)):
+        yield work, 4 * moved * count * passes
+
+
+def _rate(work: Callable[[int], None], amount: int, threads: int) -> float:
+    """``amount`` times threads a second, of the fastest measurement."""
+    times = 1
+
+    def often(me: int) -> None:
+        for _ in range(times):
+            work(me)
+
+    fastest = float("inf")
+    together(threads, work)
+    for _ in range(_MEASUREMENTS):
+        begun = time.perf_counter()
+        together(threads, often)
+        seconds = time.perf_counter() - begun
+        fastest = min(fastest, seconds / times)
+        times = max(times, int(_SECONDS / fastest))
+    return amount * threads / fastest
+
+
+def _threads(count: int) -> str:
+    return "1 thread" if count == 1 else f"{count} threads"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the roofline of this machine and write it as JSON."""
+    parser = argparse.ArgumentParser(prog="python -m bench.roofline", description=main.__doc__)
+    parser.add_argument("--out", type=Path, default=Path(".benchmarks/roofline.json"))
+    out = parser.parse_args(arguments).out
+    measured = measure()
+    print(measured)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    aside = out.with_suffix(f".{os.getpid()}")
+    aside.write_text(json.dumps(asdict(measured), indent=2) + "\n")
+    os.replace(aside, out)
+    print(f"written to {out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""What the compiled code says about itself: no double in float32 kernels, no library calls."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from fastnn.kernels import formulas
+from fastnn.kernels.contract import Activation, Loss
+from fastnn.kernels.numba_backend import columns, elementwise, library, products, rows
+
+DOUBLE = re.compile(r"\bdouble\b|\bf64\b")
+
+
+def modules(dtype: str):
+    """(name, module) of every kernel that computes in ``dtype``."""
+    yield "products", products.module(dtype)
+    yield "multiply", elementwise.multiply_module(dtype)
+    yield "gather", elementwise.gather_module(dtype, dtype)
+    yield "gather uint8", elementwise.gather_module(dtype, "uint8")
+    for name, make in library._PLAIN.items():
+        yield name, make(dtype)
+    for with_products in (False, True):
+        yield "column_sums", columns.column_sums_module(dtype, products=with_products)
+    for name, formula in formulas.ACTIVATIONS.items():
+        settings = dict.fromkeys(formula.settings, 0.5)
+        for dropout in (False, True):
+            use = Activation(formula, tuple(settings.items()))
+            yield f"{name} slope", elementwise.map_module(
+                dtype, use.formula, use.keywords, slope=True, dropout=dropout
+            )
+    for name, formula in formulas.UPDATES.items():
+        yield name, elementwise.update_module(dtype, formula, scaled=True, clipped=True)
+        yield f"{name} outer", elementwise.outer_update_module(dtype, formula, 2, clipped=True)
+    for labels in (False, True):
+        yield "cross_entropy", rows.cross_entropy_module(dtype, labels=labels, gradient=True)
+    for name, formula in formulas.LOSSES.items():
+        use = Loss(formula, tuple((setting, 1.0) for setting in formula.settings))
+        yield name, rows.elementwise_loss_module(dtype, formula, use.keywords, gradient=True)
+
+
+@pytest.mark.parametrize("name, module", list(modules("float32")), ids=lambda v: str(v)[:24])
+def test_no_double_in_float32_kernels(name, module):
+    assert not DOUBLE.search(str(module)), name
+
+
+def test_the_search_for_doubles_finds_one():
+    assert DOUBLE.search(str(elementwise.multiply_module("float64")))
+    assert DOUBLE.search(str(elementwise.gather_module("float32", "float64")))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_kernels_call_nothing_but_intrinsics(dtype):
+    for name, module in modules(dtype):
+        declared = [function.name for function in module.functions if function.is_declaration]
+        assert all(function.startswith("llvm.") for function in declared), (name, declared)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_no_fast_math_flags(dtype):
+    flags = re.compile(r"\bf(add|sub|mul|div|cmp)\s+(fast|nnan|ninf|nsz|arcp|contract|afn|reassoc)")
+    for name, module in modules(dtype):
+        assert not flags.search(str(module)), name
