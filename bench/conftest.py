@@ -1,7 +1,7 @@
 """What the suites share: engines, the roofline, how long to time, and the table at the end.
 
-A default run takes a few minutes. ``--bench-long`` times each case for longer and adds the cases
-marked ``long``.
+A default run takes a few minutes. ``-m "" --bench-seconds 1`` adds the largest cases, which are
+marked slow, and times each for longer.
 """
 
 from __future__ import annotations
@@ -17,31 +17,19 @@ from . import roofline as rooflines
 from .cases import Case, time_case
 from .engines import Engine, engines
 
-SECONDS, LONG_SECONDS = 0.1, 1.0
-"""How long a case is timed; at least three rounds."""
-
 _measured = pytest.StashKey[rooflines.Roofline]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--bench-long", action="store_true", help="time for longer, and the largest cases too"
+        "--bench-seconds", type=float, default=0.1, help="how long to time a case (default 0.1)"
     )
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "long: timed only with --bench-long")
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    is_long = config.getoption("bench_long")
+    seconds = config.getoption("bench_seconds")
     for item in items:
-        seconds = LONG_SECONDS if is_long else SECONDS
         item.add_marker(pytest.mark.benchmark(max_time=seconds, min_rounds=3))
-    if not is_long:
-        left_out = [item for item in items if item.get_closest_marker("long")]
-        items[:] = [item for item in items if not item.get_closest_marker("long")]
-        config.hook.pytest_deselected(items=left_out)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

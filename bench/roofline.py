@@ -160,62 +160,16 @@ def _part(level: str, caches: dict[str, int], size: int, threads: int) -> int:
 
 def peak(dtype: str, threads: int) -> float:
     """Flops a second of the fastest product tile whose operands stand still."""
-    return max(_rate(work, flops, threads) for work, flops in _tiles(dtype, threads))
-
-
-def _tiles(dtype: str, threads: int) -> Iterator[tuple[Callable[[int], None], int]]:
-    """A call of each product tile that is as tall as its width allows, and its flops."""
-    lanes = machine.target().lanes(dtype)
-    addresses = objects.build(products.module(dtype))
-    a = [memory.aligned(_TILE_INNER + lanes, dtype) for _ in range(threads)]
-    b, c = ([memory.aligned(16 * 4 * lanes, dtype) for _ in range(threads)] for _ in range(2))
-    for transposed in (False, True):
-        for tile in products.tiles(transposed):
-            if tile.rows < machine.target().rows(tile.vectors):
-                continue
-            kernel = addresses[products.name(transposed, tile)]
-            columns = tile.vectors * lanes
-
-            def work(me: int, kernel: int = kernel, columns: int = columns) -> None:
-                places = (each[me].ctypes.data for each in (a, b, c))
-                from_a, from_b, to = places
-                apply(kernel, _TILE_INNER, from_a, 0, from_b, 0, to, columns, 0, 0)
-
-            yield work, 2 * tile.rows * columns * _TILE_INNER
+    columns = products.NARROW * 4 * machine.target().lanes(dtype)
+    sizes = (_TILE_INNER + columns, columns, products_rows() * columns)
+    operands = [[_ones(size, dtype) for size in sizes] for _ in range(threads)]
+    return max(_rate(work, flops, threads) for work, flops in _tiles(operands))
 
 
 def bandwidth(size: int, threads: int) -> float:
     """Bytes a second of the fastest of reading, copying and a triad over ``size`` a thread."""
-    return max(_rate(work, moved, threads) for work, moved in _streams(size, threads))
-
-
-def _streams(size: int, threads: int) -> Iterator[tuple[Callable[[int], None], int]]:
-    """A call of each kernel over ``size`` bytes, often enough to be timed, and what it moves."""
-    count = size // 2 // 4 // 16 * 16
-    passes = max(1, (1 << 21) // size)
-    arrays = [memory.aligned(2 * count, "float32") for _ in range(threads)]
-    for array in arrays:
-        array.fill(1.0)
-    starts = [array.ctypes.data for array in arrays]
-    finite = library.plain("float32", "finite")
-    copy = library.gather("float32", "float32")
-    update = library.update("float32", UPDATES["sgd"], False, False)
-    scalars = np.zeros(len(UPDATES["sgd"].scalars), np.float32)
-
-    # a stride of 0 between rows makes every row another pass over the same memory
-    def read(me: int) -> None:
-        apply(finite, starts[me], 0, passes, 2 * count)
-
-    def copied(me: int) -> None:
-        to = starts[me] + 4 * count
-        apply(copy, starts[me], 0, 0, 0, to, 0, passes, count)
-
-    def triad(me: int) -> None:
-        grad = starts[me] + 4 * count
-        apply(update, starts[me], 0, grad, 0, passes, count, scalars.ctypes.data, 0)
-
-    for work, moved in ((read, 2), (copied, 2), (triad, 3)):
-        yield work, 4 * moved * count * passes
+    arrays = [_ones(size // 4 // 32 * 32, "float32") for _ in range(threads)]
+    return max(_rate(work, moved, threads) for work, moved in _streams(arrays))
 
 
 def _rate(work: Callable[[int], None], amount: int, threads: int) -> float:

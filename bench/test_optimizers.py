@@ -15,7 +15,7 @@ from .cases import Case, rounding
 from .roofline import available_memory
 
 OPTIMIZERS = ("SGD", "Momentum", "Nesterov", "Adagrad", "RMSprop", "Adam", "AdamW")
-COUNTS = (10**3, 10**4, 10**5, 10**6, 10**7, pytest.param(10**8, marks=pytest.mark.long))
+COUNTS = (10**3, 10**4, 10**5, 10**6, 10**7, pytest.param(10**8, marks=pytest.mark.slow))
 LEARNING_RATE = 0.01
 _BLOCK = 1 << 20
 """Parameters that are verified at once: the truth takes several times their memory."""

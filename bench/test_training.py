@@ -18,7 +18,7 @@ from fastnn.plan import Training, lower
 from . import truth
 from .cases import BATCHES, Case
 
-LEARNING_RATE = 1e-3
+LEARNING_RATES = {"SGD": 1e-2, "Adam": 1e-3}
 EPOCH_ROWS = 16384
 MOST_STEPS, FEWEST_STEPS = 1000, 2
 SLICE = 0.05
@@ -29,13 +29,13 @@ NETWORKS = [
     for widths, marks in (
         ((784, 128, 10), ()),
         ((8, 64, 64, 2), ()),
-        ((784, 512, 512, 10), pytest.mark.long),
+        ((784, 512, 512, 10), pytest.mark.slow),
     )
 ]
 
 
 @pytest.mark.parametrize("batch", BATCHES)
-@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
+@pytest.mark.parametrize("optimizer", LEARNING_RATES)
 @pytest.mark.parametrize("widths", NETWORKS)
 def test_training_step(time, backend, widths, optimizer, batch):
     time(training_step(backend, widths, optimizer, batch))
@@ -84,7 +84,7 @@ def training_step(
     steps = steps_per_epoch(batch)
     x, labels, order = data(widths, steps * batch)
     model = network(widths, dtype)
-    optimizer = getattr(fastnn, optimizer_name)(LEARNING_RATE)
+    optimizer = getattr(fastnn, optimizer_name)(LEARNING_RATES[optimizer_name])
     optimizer.attach(model)
     plan = lower(
         model.layers, widths[0], batch, dtype, loss=fastnn.CrossEntropyLoss().use,
@@ -93,7 +93,7 @@ def training_step(
     slots = {name: optimizer.slots_of(name) for name in model.arena}
     binding = Binding(x, model.arrays(), labels, slots=slots, threads=threads_for(plan))
     run_of_plan = backend.start(plan, binding)
-    scalars = optimizer.scalars(0, np.full(steps, LEARNING_RATE), dtype)
+    scalars = optimizer.scalars(0, np.full(steps, optimizer.lr), dtype)
 
     def train(first_steps: int) -> None:
         rows = first_steps * batch
@@ -127,7 +127,8 @@ def first_step(
     """The truth of the first step: loss, weights, biases."""
     x, labels, order = data(widths, steps_per_epoch(batch) * batch)
     rows = order[:batch]
-    optimizer = functools.partial(getattr(reference, optimizer_name), LEARNING_RATE)
+    rate = LEARNING_RATES[optimizer_name]
+    optimizer = functools.partial(getattr(reference, optimizer_name), rate)
     return truth.first_step(
         dtype, *parameters(network(widths, dtype)), x[rows], labels[rows], optimizer
     )

@@ -10,24 +10,18 @@ import argparse
 import csv
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
+
+import numpy as np
 
 import fastnn
 
-from . import checks
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from .data import Dataset
+from . import backend, checks, cli_data, data, layers, losses, optim, schedules
 
 DONE, FAILED, USAGE, BROKEN_PIPE, INTERRUPTED = 0, 1, 2, 141, 130
-
-EMBEDDED = "digits"
-FRACTIONS = (0.7, 0.15, 0.15)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.run(arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        return _report("interrupted; nothing was saved", INTERRUPTED)
+        return _report("interrupted", INTERRUPTED)
     except BrokenPipeError:
         # The interpreter flushes standard output once more as it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -75,6 +69,8 @@ class _SaveError(Exception):
 
 
 def _report(error: object, code: int) -> int:
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        error = f"{error.filename}: {error.strerror}"
     message = " ".join(str(error).split()) or type(error).__name__
     print(f"fastnn: error: {message}", file=sys.stderr)
     return code
@@ -101,6 +97,12 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("model", metavar="MODEL", help="a file that fastnn train saved")
         command.add_argument("data", metavar="DATA", help=_DATA_HELP)
         command.add_argument("--label", metavar="COL", help=_LABEL_HELP)
+        command.add_argument(
+            "--part",
+            choices=("all", *data.PARTS),
+            default="all",
+            help="of data that come in two parts, the one to take (%(default)s)",
+        )
         _add_engine(command)
         command.set_defaults(run=run)
     text = "print a saved model's layers, shapes, parameters and plan"
@@ -116,10 +118,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 _DATA_HELP = (
-    f"a folder or file of MNIST-style IDX (plain or .gz), an .npz or a .csv file; {EMBEDDED!r} "
+    f"a folder or file of MNIST-style IDX (plain or .gz), an .npz or a .csv file; {cli_data.EMBEDDED!r} "
     "(unless a file of that name is there) is the embedded handwritten digits"
 )
-_LABEL_HELP = "the CSV column to predict"
+_LABEL_HELP = "the CSV column, or the array in an .npz, to predict"
+_DROPOUT = 0.2
 
 
 def _add_train(commands: Any) -> None:
@@ -130,20 +133,25 @@ def _add_train(commands: Any) -> None:
         shown = text if default is None else f"{text} (%(default)s)"
         train.add_argument(flag, metavar=metavar, help=shown, default=default, **settings)
 
-    add("--data", "PATH", _DATA_HELP, EMBEDDED)
+    add("--data", "PATH", _DATA_HELP, cli_data.EMBEDDED)
     add("--label", "COL", _LABEL_HELP)
     add("--layers", "N,N", "widths of hidden layers", "256,128", type=_widths)
     add("--activation", "NAME", "after each hidden layer", "relu")
-    add("--dropout", "P", "after each hidden layer", 0.2, type=float)
+    text = f"after each hidden layer ({_DROPOUT} for classes, 0 for numbers)"
+    add("--dropout", "P", text, type=float)
+    text = "share of each label that is spread over all classes"
+    add("--label-smoothing", "P", text, 0.1, type=float)
     add("--optimizer", "NAME", "such as sgd, momentum, adam, adamw", "adam")
     add("--lr", "RATE", "learning rate", 2e-3, type=float)
     add("--schedule", "NAME", "how the learning rate changes", "cosine")
     add("--batch-size", "N", "rows a step, or 'full'", 32, type=_batch_size)
-    add("--epochs", "N", "passes over the training data", 30, type=_positive)
+    add("--epochs", "N", "passes over the training data", 40, type=_positive)
     text = "stop after N epochs (10 if not given) without a better validation loss"
     add("--early-stopping", "N", text, type=_positive, nargs="?", const=10)
     add("--seed", "N", "of the split, weights and shuffles", 0, type=int)
     add("--out", "PATH", "where to save (named after the data if not given)", type=Path)
+    text = "take labels that are whole numbers as numbers, not as classes"
+    train.add_argument("--regression", action="store_true", help=text)
     train.add_argument("--quiet", action="store_true", help="print the test result only")
     _add_engine(train)
     train.set_defaults(run=_train)
@@ -175,68 +183,94 @@ def _widths(text: str) -> list[int]:
 
 def _train(arguments: argparse.Namespace) -> None:
     out = _output_path(arguments)
-    dataset = _read(arguments)
-    parts = fastnn.data.split(dataset.X, dataset.y, FRACTIONS, seed=arguments.seed)
-    train, validation, test = parts
-    classifies = dataset.y.dtype.kind in "iu"
-    outputs = int(dataset.y.max()) + 1 if classifies else dataset.y[0].size
-    model = _build(arguments, train[0], outputs)
-    show_bar = sys.stderr.isatty() and not arguments.quiet
+    optimizer = checks.lookup("optimizer", arguments.optimizer, optim.OPTIMIZERS)(arguments.lr)
+    schedule = schedules.as_schedule(arguments.schedule, arguments.epochs)
+    smoothed = fastnn.CrossEntropyLoss(arguments.label_smoothing)
+    parts = cli_data.read_parts(
+        arguments.data, arguments.label, arguments.regression, arguments.seed
+    )
+    model = _build(arguments, parts)
+    metric = "accuracy" if parts.classes else "r2"
+    say = _nothing if arguments.quiet else print
     with _engine(arguments):
-        if not arguments.quiet:
-            print(_opening(parts, model))
-        model.fit(
-            *train,
-            optimizer=_optimizer(arguments),
+        say(_opening(parts, model))
+        history = model.fit(
+            *parts.train,
+            loss=smoothed if parts.classes else fastnn.MSELoss(),
+            optimizer=optimizer,
             batch_size=arguments.batch_size,
             epochs=arguments.epochs,
-            schedule=arguments.schedule,
+            schedule=schedule,
             early_stopping=arguments.early_stopping,
             seed=arguments.seed,
-            validation_data=validation,
-            metrics=["accuracy" if classifies else "r2"],
+            validation_data=parts.validation,
+            metrics=[metric],
             callbacks=() if arguments.quiet else (_epoch_printer(arguments.epochs),),
-            progress=show_bar,
-            device=arguments.device,
+            progress=sys.stderr.isatty() and not arguments.quiet,
         )
-        print("test", _scores(model.evaluate(*test)))
+        if history.stopped_early:
+            say(f"stopped after epoch {history.epochs}; the best weights are back")
+        if parts.unit:
+            parts.unit.remove(model)
+        result = model.evaluate(*parts.test, metrics=[metric])
+    print("test", _score(metric, result[metric]))
     try:
         model.save(out)
     except OSError as error:
-        raise _SaveError(f"cannot write {out}: {error}") from error
-    if not arguments.quiet:
-        print(f"saved {out}")
+        raise _SaveError(f"{out} cannot be written: {error.strerror or error}") from error
+    say(f"saved {out}")
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     model = fastnn.load(arguments.model)
-    dataset = _read(arguments)
+    dataset = cli_data.read(arguments.data, arguments.label, arguments.part)
+    loss = losses.as_loss(model.loss, dataset.y)
+    y = dataset.y
+    if model.classes or dataset.classes or not loss.classifies:
+        y = cli_data.targets(dataset, model.classes)
+    metrics = None if loss.classifies else ["r2"]
     with _engine(arguments):
-        print(_scores(model.evaluate(dataset.X, dataset.y)))
+        scores = model.evaluate(dataset.X, y, loss=loss, metrics=metrics)
+    print(_scores(scores))
 
 
 def _predict(arguments: argparse.Namespace) -> None:
     model = fastnn.load(arguments.model)
-    inputs = _read_inputs(arguments)
+    inputs = cli_data.read_inputs(arguments.data, arguments.label, arguments.part)
     with _engine(arguments):
-        outputs = model.predict(inputs)
+        if _classifies(model):
+            values = model.predict_proba(inputs)
+            names = model.classes or [str(number) for number in range(values.shape[1])]
+            header = ["class", *(f"probability_{name}" for name in names)]
+            first = [[names[number]] for number in values.argmax(axis=1)]
+        else:
+            values = model.predict(inputs)
+            header = [f"output_{column}" for column in range(values.shape[1])]
+            first = [[]] * len(values)
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(f"output_{column}" for column in range(outputs.shape[1]))
+    writer.writerow(header)
     # str() of a NumPy number is the shortest text that reads back the same.
-    writer.writerows(map(str, row) for row in outputs)
+    writer.writerows([*name, *map(str, row)] for name, row in zip(first, values, strict=True))
 
 
 def _inspect(arguments: argparse.Namespace) -> None:
     model = fastnn.load(arguments.model)
     print(model)
-    print(model.plan(arguments.batch_size))
+    for name, value in (
+        ("classes", ", ".join(model.classes or ())),
+        ("loss", model.loss),
+        ("optimizer", model.optimizer),
+    ):
+        if value:
+            print(f"{name}: {value}")
+    print(model.plan(arguments.batch_size, model.optimizer or "adam"))
 
 
 def _doctor(arguments: argparse.Namespace) -> None:
     from .doctor import facts
 
     for name, value in facts():
-        print(f"{name:<14}{value}")
+        print(f"{name:<10}{value}")
 
 
 # What the commands are made of
@@ -250,59 +284,60 @@ def _output_path(arguments: argparse.Namespace) -> Path:
     return out
 
 
-def _read(arguments: argparse.Namespace) -> Dataset:
-    if _is_embedded(arguments.data):
-        return fastnn.data.digits()
-    return fastnn.data.load(arguments.data, label=arguments.label)
-
-
-def _read_inputs(arguments: argparse.Namespace) -> np.ndarray:
-    if _is_embedded(arguments.data):
-        return fastnn.data.digits().X
-    return fastnn.data.load_inputs(arguments.data, label=arguments.label)
-
-
-def _is_embedded(source: str) -> bool:
-    return source == EMBEDDED and not Path(source).exists()
-
-
 @contextmanager
 def _engine(arguments: argparse.Namespace) -> Iterator[None]:
+    """Work with the threads, the backend and the device that were asked for."""
     if arguments.threads:
         fastnn.set_num_threads(arguments.threads)
-    with fastnn.use_backend(arguments.backend) if arguments.backend else nullcontext():
+    try:
+        with fastnn.use_backend(arguments.backend) if arguments.backend else nullcontext():
+            name = backend.for_device(arguments.device).name
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error
+    with fastnn.use_backend(name):
         yield
 
 
-def _build(arguments: argparse.Namespace, inputs: np.ndarray, outputs: int) -> fastnn.Sequential:
-    layers: list[Any] = [fastnn.Standardize.fit(inputs)]
+def _build(arguments: argparse.Namespace, parts: cli_data.Parts) -> fastnn.Sequential:
+    activation = checks.lookup("activation", arguments.activation, layers.ACTIVATIONS)
+    dropout = arguments.dropout
+    if dropout is None:
+        dropout = _DROPOUT if parts.classes else 0.0
+    inputs = parts.train[0]
+    network: list[layers.Layer] = [cli_data.standardize(inputs)]
     width = inputs.shape[1]
     for hidden in arguments.layers:
-        layers += [fastnn.Linear(width, hidden), _activation(arguments.activation)]
-        if arguments.dropout:
-            layers.append(fastnn.Dropout(arguments.dropout))
+        network += [fastnn.Linear(width, hidden), activation()]
+        if dropout:
+            network.append(fastnn.Dropout(dropout))
         width = hidden
-    return fastnn.Sequential(*layers, fastnn.Linear(width, outputs), seed=arguments.seed)
+    network.append(fastnn.Linear(width, parts.outputs))
+    model = fastnn.Sequential(*network, seed=arguments.seed)
+    model.classes = parts.classes
+    return model
 
 
-def _activation(name: str) -> Any:
-    from .layers import ACTIVATIONS
-
-    return checks.lookup("activation", name, ACTIVATIONS)()
-
-
-def _optimizer(arguments: argparse.Namespace) -> fastnn.Optimizer:
-    from .optim import OPTIMIZERS
-
-    return checks.lookup("optimizer", arguments.optimizer, OPTIMIZERS)(arguments.lr)
+def _classifies(model: fastnn.Sequential) -> bool:
+    """Whether the outputs tell one class of several."""
+    if isinstance(model.loss, fastnn.CrossEntropyLoss):
+        return True
+    if isinstance(model.loss, fastnn.BCEWithLogitsLoss):
+        return len(model.predict(np.zeros((1, model.inputs)))[0]) == 1
+    return isinstance(model[-1], fastnn.Softmax)
 
 
-def _opening(parts: Sequence[Any], model: fastnn.Sequential) -> str:
-    training, validation, test = (len(targets) for _, targets in parts)
+def _opening(parts: cli_data.Parts, model: fastnn.Sequential) -> str:
+    rows = (len(targets) for _, targets in (parts.train, parts.validation, parts.test))
+    kind = f"{len(parts.classes)} classes" if parts.classes else f"{parts.outputs} outputs"
     return (
-        f"{training} training, {validation} validation, {test} test rows; "
-        f"{model.parameter_count} parameters; {fastnn.get_backend()} backend"
+        "{} training, {} validation, {} test rows; ".format(*rows)
+        + f"{model.inputs} inputs, {kind}, {model.parameter_count} parameters; "
+        + f"{fastnn.get_backend().name} backend"
     )
+
+
+def _nothing(text: str) -> None:
+    """Say nothing."""
 
 
 def _epoch_printer(epochs: int) -> Callable[[Any], None]:
@@ -312,24 +347,23 @@ def _epoch_printer(epochs: int) -> Callable[[Any], None]:
     digits = len(str(epochs))
 
     def show(info: Any) -> None:
-        validation = {
-            name.removeprefix("val_"): value
-            for name, value in info.logs.items()
-            if name.startswith("val_")
-        }
-        training = {name: info.logs[name] for name in validation}
-        line = f"epoch {info.epoch:{digits}}/{epochs}"
-        line += f"   training {_scores(training)}   validation {_scores(validation)}"
+        groups: dict[str, dict[str, float]] = {"training": {}, "validation": {}}
+        for name, value in info.logs.items():
+            if name != "lr":
+                group = "validation" if name.startswith("val_") else "training"
+                groups[group][name.removeprefix("val_")] = value
+        cells = [f"{group} {_scores(scores):<30}" for group, scores in groups.items()]
+        line = f"epoch {info.epoch:{digits}}/{epochs}   {' '.join(cells)}".rstrip()
         tqdm.write(line, file=sys.stdout)
         sys.stdout.flush()
 
     return show
 
 
-def _scores(scores: dict[str, float]) -> str:
-    """Loss and metrics as words, the metrics first: ``accuracy 98.1 %, loss 0.0712``."""
-    order = sorted(scores, key=lambda name: name == "loss")
-    return ", ".join(
-        f"{name} {100 * scores[name]:.1f} %" if name == "accuracy" else f"{name} {scores[name]:.4f}"
-        for name in order
-    )
+def _scores(scores: Mapping[str, float]) -> str:
+    """Loss and metrics as words: ``loss 0.0712, accuracy 98.1 %``."""
+    return ", ".join(_score(name, value) for name, value in scores.items())
+
+
+def _score(name: str, value: float) -> str:
+    return f"{name} {100 * value:.1f} %" if name == "accuracy" else f"{name} {value:.4f}"

@@ -608,8 +608,13 @@ def _arrays(**values: ArrayLike) -> list[np.ndarray]:
 
 
 def _rows(array: np.ndarray) -> np.ndarray:
-    if array.flags.c_contiguous or (array.ndim == 2 and array.strides[1] == array.itemsize):
+    """The array itself where its last axis is contiguous, else a copy."""
+    if array.flags.c_contiguous:
         return array
+    if array.ndim == 2:
+        row_bytes, step = array.strides
+        if step == array.itemsize and row_bytes % step == 0:
+            return array
     return np.ascontiguousarray(array)
 
 

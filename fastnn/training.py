@@ -273,17 +273,19 @@ class _Data:
     def __init__(self, model, X, y, loss, sample_weight, class_weight, batch_size) -> None:
         self.loss = loss
         self.x = model.rows("X", X)
-        self.y = y
-        checks.same_rows("y", y, "X", self.x)
+        self.y = np.asarray(y)
+        checks.same_rows("y", self.y, "X", self.x)
         self.layers = model.logit_layers(loss)
         width = self.x.shape[1]
         for layer in self.layers:
             width = layer.outputs(width)
         self.outputs, self.dtype, rows = width, model.dtype, len(self.x)
-        self.targets = loss.targets(y, width, model.dtype, rows)
+        self.targets = loss.targets(self.y, width, model.dtype, rows)
         weights = losses.weights_of(sample_weight, rows, model.dtype)
         if class_weight is not None:
-            weights = _class_weights(class_weight, self.targets, width, loss, weights)
+            folded = _class_weights(class_weight, self.targets, width, loss)
+            weights = folded if weights is None else folded * weights
+            weights = losses.weights_of(weights, rows, model.dtype)
         self.weights = weights
         if batch_size == "full":
             batch_size = rows
@@ -291,10 +293,10 @@ class _Data:
             raise ValueError(f"batch_size is {batch_size!r}; expected a whole number or 'full'")
         self.batch_rows = min(checks.positive_int("batch_size", batch_size), rows)
         self.steps = -(-rows // self.batch_rows)
-        self._check_normalisation(rows)
 
-    def _check_normalisation(self, rows: int) -> None:
+    def check_normalisation(self) -> None:
         """A batch of one row has no variance: say so before training rather than in its midst."""
+        rows = len(self.x)
         single = self.batch_rows == 1 or rows % self.batch_rows == 1
         if single and any(isinstance(layer, BatchNorm1d) for layer in self.layers):
             raise ValueError(
@@ -314,8 +316,8 @@ class _Data:
         return float((step_losses.astype(np.float64) * shares).sum() / shares.sum())
 
 
-def _class_weights(class_weight, targets, outputs, loss, sample_weights) -> np.ndarray:
-    """Class weights folded into the weights of the rows."""
+def _class_weights(class_weight, targets, outputs, loss) -> np.ndarray:
+    """The weight of each row by its class."""
     if isinstance(loss, CrossEntropyLoss):
         classes = outputs
         members = np.eye(classes)[targets] if targets.ndim == 1 else targets.astype(np.float64)
@@ -337,11 +339,7 @@ def _class_weights(class_weight, targets, outputs, loss, sample_weights) -> np.n
         table = np.asarray(class_weight, np.float64)
         if table.shape != (classes,):
             raise ValueError(f"class_weight has shape {table.shape}; expected ({classes},)")
-    folded = members @ table
-    if sample_weights is not None:
-        folded = folded * sample_weights
-    return losses.weights_of(folded, len(members), targets.dtype.name
-                             if targets.dtype.kind == "f" else "float64")
+    return members @ table
 
 
 @dataclass(frozen=True)
@@ -386,7 +384,7 @@ class Evaluation:
                 result[name] = values["accuracy"]
                 continue
             outputs = self.model.predict(self.data.x) if outputs is None else outputs
-            result[name] = float(function(outputs, np.asarray(self.data.y)))
+            result[name] = float(function(outputs, self.data.y))
         return result
 
     def _measure_compiled(self) -> dict[str, float]:
@@ -440,6 +438,7 @@ class _Session:
     def __init__(self, model: Sequential, data: _Data, *, optimizer, epochs, order,
                  validation_data, schedule, early_stopping, callbacks, clip_norm, clip_value,
                  augment, metrics, keeps_updates, checkpoint, resume, progress, device) -> None:
+        data.check_normalisation()
         self.model, self.data, self.order = model, data, order
         self.backend = backends.for_device(device)
         self.epochs, self.callbacks, self.augment = epochs, callbacks, augment
@@ -538,7 +537,7 @@ class _Session:
             if function is None:
                 logs[name] = stepper.hits / len(data.x)
             else:
-                logs[name] = float(function(self.model.predict(data.x), np.asarray(data.y)))
+                logs[name] = float(function(self.model.predict(data.x), data.y))
         if self.validation is not None:
             logs |= {f"val_{name}": value for name, value in self.validation.measure().items()}
         logs["lr"] = float(rates[-1])

@@ -9,6 +9,8 @@ computes it, and sums over rows are made in blocks that depend on the shape alon
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numba
 from llvmlite import ir
 from numba import njit, types
@@ -46,6 +48,18 @@ def _compiled(function):
 
 
 _inline = njit(nogil=True, error_model="numpy")
+
+
+class Place(NamedTuple):
+    """Where a run stands, and how many rows it has there."""
+
+    step: int  # in the epoch
+    step_in_run: int  # since the run's first: its place in scalars and record
+    chunk: int
+    rows: int  # of the chunk
+    rows_in_step: int
+    first_row: int  # of the chunk in the batch
+    first: int  # of the chunk in the epoch's order
 
 
 @intrinsic
@@ -97,7 +111,7 @@ def _product_rows(p, tiles, begin, end, inner, a, lda, b, ldb, c, ldc, vectors, 
 
 
 @_inline
-def _linear(p, o, control, me, threads, rows, first_row, step):
+def _linear(p, o, me, threads, at):
     """y = f(x W + b), or the gradient by the input d W' times the slope below."""
     size, panel_columns = p[t.ITEMSIZE], p[t.PANEL]
     inner, columns = p[o + t.INNER], p[o + t.COLUMNS]
@@ -105,10 +119,10 @@ def _linear(p, o, control, me, threads, rows, first_row, step):
     panels = (columns + panel_columns - 1) // panel_columns
     if p[o + t.BY_COLUMNS]:
         panel, last_panel = _share(panels, 1, me, threads)
-        begin, end = 0, rows
+        begin, end = 0, at.rows
     else:
         panel, last_panel = 0, panels
-        begin, end = _share(rows, p[t.ROW_STEP], me, threads)
+        begin, end = _share(at.rows, p[t.ROW_STEP], me, threads)
     while panel < last_panel and begin < end:
         width = _panel_width(p, columns, panel)
         vectors = width // p[t.LANES]
@@ -131,7 +145,7 @@ def _linear(p, o, control, me, threads, rows, first_row, step):
             out += begin * ldc * size
             if p[o + t.OPERATION] == t.LINEAR:
                 call(p[o + t.KERNEL], out, ldc, out, ldc, slope, p[o + t.LD_SLOPE], end - begin,
-                     valid, first_row + begin, first_column, begin, step, p[o + t.EXTRA])
+                     valid, at.first_row + begin, first_column, begin, at.step, p[o + t.EXTRA])
             else:
                 call(p[o + t.KERNEL], out, ldc, slope, p[o + t.LD_SLOPE], end - begin, valid)
         panel += 1
@@ -238,7 +252,7 @@ def _outer_update(p, o, offset, width, x, ldx, d, rows, valid, scalars):
 
 
 @_inline
-def _weights(p, o, me, threads, rows, chunk, step):
+def _weights(p, o, me, threads, at):
     """The weight gradient of a layer, stored or consumed by the update; or the update alone.
 
     A unit is UNIT_ROWS rows of one panel; the last unit of a panel has the bias too. The same
@@ -252,8 +266,8 @@ def _weights(p, o, me, threads, rows, chunk, step):
     updates = not makes or p[o + t.UPDATES]
     in_scratch = makes and p[o + t.UPDATES]
     scratch = p[t.SCRATCH] + me * p[t.SCRATCH_BYTES]
-    scalars = p[t.SCALARS] + step * p[t.SCALARS_STEP]
-    add = 1 if chunk else 0
+    scalars = p[t.SCALARS] + at.step_in_run * p[t.SCALARS_STEP]
+    add = 1 if at.chunk else 0
     work, end = _share(panels * blocks, 1, me, threads)
     while work < end:
         panel, block = work // blocks, work % blocks
@@ -267,7 +281,7 @@ def _weights(p, o, me, threads, rows, chunk, step):
         bias_scalars = scalars + p[o + t.BIAS_DECAYED] * p[t.SCALARS_HALF]
         bias_offset = panel_offset + inner * width * size
         has_bias = block == blocks - 1 and p[o + t.HAS_BIAS]
-        if p[o + t.OUTER] and rows == p[o + t.OUTER_ROWS]:
+        if p[o + t.OUTER] and at.rows == p[o + t.OUTER_ROWS]:
             d = p[o + t.B] + panel * panel_columns * size
             _outer_update(p, o, offset, width, p[o + t.A] + begin * size, p[o + t.LDA], d,
                           last - begin, valid, weight_scalars)
@@ -276,14 +290,14 @@ def _weights(p, o, me, threads, rows, chunk, step):
             work += 1
             continue
         if makes:
-            _grad_unit(p, o, rows, panel, width, begin, last, grad, add)
+            _grad_unit(p, o, at.rows, panel, width, begin, last, grad, add)
         if updates:
             _update(p, o, offset, width, grad, last - begin, valid, weight_scalars)
         if has_bias:
             offset = bias_offset
             grad = scratch if in_scratch else p[o + t.GRAD] + offset
             if makes:
-                _bias_grad(p, o, rows, panel, width, grad, add)
+                _bias_grad(p, o, at.rows, panel, width, grad, add)
             if updates:
                 _update(p, o, offset, width, grad, 1, valid, bias_scalars)
         work += 1
@@ -313,10 +327,10 @@ def _transpose(p, o, me, threads):
 
 
 @_inline
-def _by_rows(p, o, me, threads, rows, first, first_row, step):
+def _by_rows(p, o, me, threads, at):
     """Operations in which each row stands alone."""
     size, operation, kernel = p[t.ITEMSIZE], p[o + t.OPERATION], p[o + t.KERNEL]
-    begin, end = _share(rows, p[t.ROW_STEP], me, threads)
+    begin, end = _share(at.rows, p[t.ROW_STEP], me, threads)
     count, columns = end - begin, p[o + t.COLUMNS]
     if count <= 0:
         return
@@ -325,30 +339,30 @@ def _by_rows(p, o, me, threads, rows, first, first_row, step):
     c, slope = p[o + t.C] + begin * ldc * size, p[o + t.SLOPE] + begin * ld_slope * size
     first_argument = o + t.ARGUMENTS
     if operation == t.GATHER:
-        call(kernel, p[o + t.A], lda, p[o + t.B], first + begin, c, ldc, count, columns)
+        call(kernel, p[o + t.A], lda, p[o + t.B], at.first + begin, c, ldc, count, columns)
     elif operation == t.MAP:
-        call(kernel, a, lda, c, ldc, slope, ld_slope, count, columns, first_row + begin, 0, begin,
-             step, p[o + t.EXTRA])
+        call(kernel, a, lda, c, ldc, slope, ld_slope, count, columns, at.first_row + begin, 0,
+             begin, at.step, p[o + t.EXTRA])
     elif operation == t.MULTIPLY:
         call(kernel, c, ldc, slope, ld_slope, count, columns)
     elif operation == t.LOSS:
         scale = p[t.BATCH_SCALE] + me * 64
-        call(kernel, a, lda, c, ldc, count, columns, first + begin, begin, scale, p[o + t.EXTRA])
+        call(kernel, a, lda, c, ldc, count, columns, at.first + begin, begin, scale, p[o + t.EXTRA])
     elif operation == t.SOFTMAX:
         call(kernel, a, lda, c, ldc, count, columns)
     elif operation == t.COPY_OUT:
-        call(kernel, a, lda * size, 0, 0, c + first * ldc * size, ldc, count, columns)
+        call(kernel, a, lda * size, 0, 0, c + at.first * ldc * size, ldc, count, columns)
     elif operation == t.BATCH_NORM:
         call(kernel, a, lda, b if p[o + t.B] else 0, ldb, c, ldc, count, columns, p[first_argument],
              p[first_argument + 1], p[first_argument + 2], p[first_argument + 3],
              p[first_argument + 4])
     elif operation == t.BATCH_NORM_GRAD:
         call(kernel, c, ldc, b, ldb, count, columns, p[first_argument], p[first_argument + 1],
-             p[first_argument + 2], p[first_argument + 3], p[first_argument + 4], rows)
+             p[first_argument + 2], p[first_argument + 3], p[first_argument + 4], at.rows)
 
 
 @_inline
-def _by_columns(p, o, me, threads, rows, chunk):
+def _by_columns(p, o, me, threads, at):
     """Operations that need all rows of a column; threads share out columns."""
     size, operation, kernel = p[t.ITEMSIZE], p[o + t.OPERATION], p[o + t.KERNEL]
     begin, end = _share(p[o + t.COLUMNS], p[t.LANES], me, threads)
@@ -357,31 +371,26 @@ def _by_columns(p, o, me, threads, rows, chunk):
     skip = begin * size
     a, c = p[o + t.A] + skip, p[o + t.C] + skip
     if operation == t.MOMENTS:
-        call(kernel, a, p[o + t.LDA], rows, end - begin, c, p[o + t.SLOPE] + skip)
+        call(kernel, a, p[o + t.LDA], at.rows, end - begin, c, p[o + t.SLOPE] + skip)
     elif operation == t.COLUMN_TOTAL:
-        call(kernel, a, p[o + t.LDA], p[o + t.B] + skip, p[o + t.LDB], rows, end - begin, c,
-             1 if chunk else 0)
+        call(kernel, a, p[o + t.LDA], p[o + t.B] + skip, p[o + t.LDB], at.rows, end - begin, c,
+             1 if at.chunk else 0)
     elif operation == t.RUNNING:
         call(kernel, a, p[o + t.B] + skip, c, p[o + t.SLOPE] + skip, p[o + t.ARGUMENTS],
-             end - begin, rows)
+             end - begin, at.rows)
 
 
 @_inline
-def _total(p, o, rows, chunk, step, me):
+def _total(p, o, me, at):
     """Add up the chunk's loss and hits; returns whether the loss is finite.
 
     Every thread does this, in the same order, into places of its own, so that all agree without
     another barrier; the first thread's places are the record.
     """
-    call(p[t.TOTAL_KERNEL], p[o + t.B], rows, p[t.HITS] + _record(p, me, step), chunk, p[t.ONES])
-    return call(p[t.TOTAL_KERNEL], p[o + t.A], rows, p[t.LOSSES] + _record(p, me, step), chunk,
+    record = at.step_in_run * p[t.ITEMSIZE] if me == 0 else -64 * me
+    call(p[t.TOTAL_KERNEL], p[o + t.B], at.rows, p[t.HITS] + record, at.chunk, p[t.ONES])
+    return call(p[t.TOTAL_KERNEL], p[o + t.A], at.rows, p[t.LOSSES] + record, at.chunk,
                 p[t.BATCH_SCALE] + me * 64)
-
-
-@_inline
-def _record(p, me, step):
-    """Where a thread keeps a step's loss: the first in the record, the others in a spare place."""
-    return step * p[t.ITEMSIZE] if me == 0 else -64 * me
 
 
 @_inline
@@ -408,26 +417,26 @@ def _flat_update(p, o, me, threads, step):
 
 
 @_inline
-def _operate(p, o, control, me, threads, rows, rows_in_step, first, first_row, chunk, step,
-             step_in_run):
+def _operate(p, o, control, me, threads, at):
     """Do one operation; returns whether training may go on."""
     operation = p[o + t.OPERATION]
     if operation == t.LINEAR or operation == t.GRAD_INPUT:
-        _linear(p, o, control, me, threads, rows, first_row, step)
+        _linear(p, o, me, threads, at)
     elif operation == t.GRAD_WEIGHT or operation == t.UPDATE:
-        _weights(p, o, me, threads, rows, chunk, step_in_run)
+        _weights(p, o, me, threads, at)
     elif operation == t.DOTS:
-        _dots(p, o, me, threads, rows)
+        _dots(p, o, me, threads, at.rows)
     elif operation == t.TRANSPOSE:
-        if chunk == 0:
+        if at.chunk == 0:
             _transpose(p, o, me, threads)
     elif operation == t.WEIGH:
         # without weights it is the same for all steps but a short last one
-        if chunk == 0 and (p[o + t.A] or step_in_run == 0 or rows_in_step < p[t.BATCH]):
-            call(p[o + t.KERNEL], p[o + t.A], p[o + t.B], first, rows_in_step,
+        if at.chunk == 0 and (p[o + t.A] or at.step_in_run == 0
+                              or at.rows_in_step < p[t.BATCH]):
+            call(p[o + t.KERNEL], p[o + t.A], p[o + t.B], at.first, at.rows_in_step,
                  p[t.BATCH_SCALE] + me * 64)
     elif operation == t.CHECK:
-        if not _total(p, o, rows, chunk, step_in_run, me) and p[o + t.STRICT]:
+        if not _total(p, o, me, at) and p[o + t.STRICT]:
             return False
     elif operation == t.SQUARES:
         _squares(p, o, me, threads)
@@ -439,13 +448,24 @@ def _operate(p, o, control, me, threads, rows, rows_in_step, first, first_row, c
         if me == 0:
             call(p[t.TOTAL_KERNEL], p[o + t.A], p[o + t.COLUMNS], p[o + t.C], 0, p[t.ONES])
     elif operation == t.FLAT_UPDATE:
-        _flat_update(p, o, me, threads, step_in_run)
+        _flat_update(p, o, me, threads, at.step_in_run)
     elif operation == t.MOMENTS or operation == t.COLUMN_TOTAL or operation == t.RUNNING:
-        _by_columns(p, o, me, threads, rows, chunk)
+        _by_columns(p, o, me, threads, at)
     else:
-        _by_rows(p, o, me, threads, rows, first, first_row, step)
+        _by_rows(p, o, me, threads, at)
     if p[o + t.BARRIER]:
         _barrier(p, control, threads)
+    return True
+
+
+@_inline
+def _walk(p, end, control, me, threads, at):
+    """Do the operations up to a word of the table; returns whether training may go on."""
+    o = p[t.CHUNK_BEGIN]
+    while o < end:
+        if not _operate(p, o, control, me, threads, at):
+            return False
+        o += t.WIDTH
     return True
 
 
@@ -465,36 +485,25 @@ def run(p, control, me, threads):
     that it would have spoiled).
     """
     saved = call(p[t.FLUSH_KERNEL])
-    step, chunk, first_step = control[t.STEP], control[t.CHUNK], control[t.FIRST_STEP]
-    last_step, turn, status = control[t.LAST_STEP], 0, t.RUNNING_ON
+    step, chunk, last_step = control[t.STEP], control[t.CHUNK], control[t.LAST_STEP]
+    turn, status = 0, t.RUNNING_ON
     while step < last_step and status == t.RUNNING_ON:
-        begin = step * p[t.BATCH]
+        begin, first_row = step * p[t.BATCH], chunk * p[t.CHUNK_ROWS]
         rows_in_step = min(p[t.BATCH], p[t.SAMPLES] - begin)
-        chunks = (rows_in_step + p[t.CHUNK_ROWS] - 1) // p[t.CHUNK_ROWS]
-        while status == t.RUNNING_ON:
-            first_row = chunk * p[t.CHUNK_ROWS]
-            rows = min(p[t.CHUNK_ROWS], rows_in_step - first_row)
-            chunk_ends = chunk + 1 == chunks
-            end = p[t.STEP_END] if chunk_ends else p[t.CHUNK_END]
-            o = p[t.CHUNK_BEGIN]
-            while o < end:
-                if not _operate(p, o, control, me, threads, rows, rows_in_step, begin + first_row,
-                                first_row, chunk, step, step - first_step):
-                    status = t.DIVERGED
-                    break
-                o += t.WIDTH
-            if status == t.DIVERGED:
-                break
-            turn += 1
-            if me == 0 and turn % p[t.CHECK_EVERY] == 0 and _late(p, control):
-                control[t.STOP + turn % 2] = 1
-            _barrier(p, control, threads)
-            chunk += 1
-            if control[t.STOP + turn % 2]:
-                status = t.STOPPED
-            if chunk_ends:
-                step, chunk = step + 1, 0
-                break
+        rows = min(p[t.CHUNK_ROWS], rows_in_step - first_row)
+        at = Place(step, step - control[t.FIRST_STEP], chunk, rows, rows_in_step, first_row,
+                   begin + first_row)
+        step_ends = first_row + rows == rows_in_step
+        if not _walk(p, p[t.STEP_END] if step_ends else p[t.CHUNK_END], control, me, threads, at):
+            status = t.DIVERGED
+            break
+        turn += 1
+        if me == 0 and turn % p[t.CHECK_EVERY] == 0 and _late(p, control):
+            control[t.STOP + turn % 2] = 1
+        _barrier(p, control, threads)
+        if control[t.STOP + turn % 2]:
+            status = t.STOPPED
+        step, chunk = (step + 1, 0) if step_ends else (step, chunk + 1)
     if status == t.STOPPED and step == last_step:
         status = t.RUNNING_ON
     _barrier(p, control, threads)
