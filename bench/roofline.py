@@ -28,6 +28,7 @@ from fastnn.kernels.contract import DTYPES
 from fastnn.kernels.formulas import UPDATES
 from fastnn.kernels.numba_backend import library, machine, memory, objects, products
 from fastnn.kernels.numba_backend.operations import apply
+from fastnn.kernels.numba_backend.table import TALLEST
 from fastnn.kernels.numba_backend.workers import together
 
 if TYPE_CHECKING:
@@ -40,6 +41,10 @@ _USUAL_CACHES = {"L1": 32 << 10, "L2": 512 << 10, "L3": 8 << 20}
 _BEYOND_CACHES = 4
 """Memory is measured over so many times the last cache."""
 _TILE_INNER = 1 << 16
+_STREAM_BYTES = 1 << 21
+"""A call passes over a smaller array until it has read so much."""
+_NO_MOVE = 2.0**-30
+"""A learning rate at which ones stay ones, however often they are updated by ones."""
 _MEASUREMENTS = 15
 _SECONDS = 0.002
 """A measurement takes about so long; the fastest of several counts."""
@@ -158,18 +163,74 @@ def _part(level: str, caches: dict[str, int], size: int, threads: int) -> int:
 # ---- measurements ----
 
 
+Works = Iterator[tuple[Callable[[int], None], int]]
+"""Calls that take a thread's number, each with the flops or bytes of one call."""
+
+
 def peak(dtype: str, threads: int) -> float:
     """Flops a second of the fastest product tile whose operands stand still."""
-    columns = products.NARROW * 4 * machine.target().lanes(dtype)
-    sizes = (_TILE_INNER + columns, columns, products_rows() * columns)
+    most = memory.panel_columns(dtype)
+    sizes = (_TILE_INNER + TALLEST, most, TALLEST * most)
     operands = [[_ones(size, dtype) for size in sizes] for _ in range(threads)]
-    return max(_rate(work, flops, threads) for work, flops in _tiles(operands))
+    return max(_rate(work, flops, threads) for work, flops in tile_works(operands))
 
 
 def bandwidth(size: int, threads: int) -> float:
     """Bytes a second of the fastest of reading, copying and a triad over ``size`` a thread."""
     arrays = [_ones(size // 4 // 32 * 32, "float32") for _ in range(threads)]
-    return max(_rate(work, moved, threads) for work, moved in _streams(arrays))
+    return max(_rate(work, moved, threads) for work, moved in stream_works(arrays))
+
+
+def tile_works(operands: Sequence[Sequence[np.ndarray]]) -> Works:
+    """Each product tile that is as tall as its width allows, over a thread's own (a, b, c)."""
+    dtype = operands[0][0].dtype.name
+    addresses = objects.build(products.module(dtype))
+    places = [[array.ctypes.data for array in own] for own in operands]
+    for transposed in (False, True):
+        for tile in products.tiles(transposed):
+            if tile.rows < machine.target().rows(tile.vectors):
+                continue
+            kernel = addresses[products.name(transposed, tile)]
+            columns = tile.vectors * machine.target().lanes(dtype)
+
+            def work(me: int, kernel: int = kernel, columns: int = columns) -> None:
+                a, b, c = places[me]
+                apply(kernel, _TILE_INNER, a, 0, b, 0, c, columns, 0, 0)
+
+            yield work, 2 * tile.rows * columns * _TILE_INNER
+
+
+def stream_works(arrays: Sequence[np.ndarray]) -> Works:
+    """Reading, copying and a triad over each thread's own float32 array, often enough to time."""
+    count = arrays[0].size // 2
+    passes = max(1, _STREAM_BYTES // arrays[0].nbytes)
+    firsts = [array.ctypes.data for array in arrays]
+    seconds = [array[count:].ctypes.data for array in arrays]
+    update = UPDATES["sgd"]
+    rates = {"learning_rate": _NO_MOVE, "weight_decay": 0.0}
+    scalars = np.array([rates[name] for name in update.scalars], np.float32)
+    read_kernel = library.plain("float32", "finite")
+    copy_kernel = library.gather("float32", "float32")
+    triad_kernel = library.update("float32", update, False, False)
+
+    # a stride of 0 between rows makes every row another pass over the same memory
+    def read(me: int) -> None:
+        apply(read_kernel, firsts[me], 0, passes, 2 * count)
+
+    def copy(me: int) -> None:
+        apply(copy_kernel, firsts[me], 0, 0, 0, seconds[me], 0, passes, count)
+
+    def triad(me: int) -> None:
+        apply(triad_kernel, firsts[me], 0, seconds[me], 0, passes, count, scalars.ctypes.data, 0)
+
+    for work, touched in ((read, 2), (copy, 2), (triad, 3)):
+        yield work, 4 * touched * count * passes
+
+
+def _ones(count: int, dtype: str) -> np.ndarray:
+    array = memory.aligned(count, dtype)
+    array.fill(1.0)
+    return array
 
 
 def _rate(work: Callable[[int], None], amount: int, threads: int) -> float:

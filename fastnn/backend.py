@@ -70,7 +70,8 @@ def _make(name: str) -> Backend:
     module, class_name = _CLASSES[name]
     try:
         found = importlib.import_module(f".kernels.{module}", __package__)
-        return getattr(found, class_name)()
+        make = getattr(found, class_name)
+        return make(get_num_threads) if name == "numba" else make()
     except (ImportError, RuntimeError) as error:
         raise RuntimeError(f"the {name} backend does not work here: {error}") from error
 

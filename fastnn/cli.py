@@ -15,8 +15,6 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
-
 import fastnn
 
 from . import backend, checks, cli_data, data, layers, losses, optim, schedules
@@ -59,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return BROKEN_PIPE
     except (fastnn.DivergedError, _SaveError, MemoryError) as error:
         return _report(error, FAILED)
-    except (ValueError, TypeError, ImportError, OSError) as error:
+    except (ValueError, ImportError, OSError) as error:
         return _report(error, USAGE)
     return DONE
 
@@ -118,8 +116,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 _DATA_HELP = (
-    f"a folder or file of MNIST-style IDX (plain or .gz), an .npz or a .csv file; {cli_data.EMBEDDED!r} "
-    "(unless a file of that name is there) is the embedded handwritten digits"
+    "a folder or file of MNIST-style IDX (plain or .gz), an .npz or a .csv file; "
+    f"{cli_data.EMBEDDED!r} (unless a file of that name is there) is the embedded handwritten "
+    "digits"
 )
 _LABEL_HELP = "the CSV column, or the array in an .npz, to predict"
 _DROPOUT = 0.2
@@ -322,16 +321,19 @@ def _classifies(model: fastnn.Sequential) -> bool:
     if isinstance(model.loss, fastnn.CrossEntropyLoss):
         return True
     if isinstance(model.loss, fastnn.BCEWithLogitsLoss):
-        return len(model.predict(np.zeros((1, model.inputs)))[0]) == 1
+        return model.plan().outputs == 1
     return isinstance(model[-1], fastnn.Softmax)
 
 
 def _opening(parts: cli_data.Parts, model: fastnn.Sequential) -> str:
     rows = (len(targets) for _, targets in (parts.train, parts.validation, parts.test))
-    kind = f"{len(parts.classes)} classes" if parts.classes else f"{parts.outputs} outputs"
+    if parts.classes:
+        kind = f"{len(parts.classes)} classes"
+    else:
+        kind = "1 number" if parts.outputs == 1 else f"{parts.outputs} numbers"
     return (
         "{} training, {} validation, {} test rows; ".format(*rows)
-        + f"{model.inputs} inputs, {kind}, {model.parameter_count} parameters; "
+        + f"{model.inputs} inputs to {kind}, {model.parameter_count} parameters; "
         + f"{fastnn.get_backend().name} backend"
     )
 

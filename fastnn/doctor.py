@@ -4,61 +4,97 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import metadata
 
 import fastnn
 
+from . import backend
+
 Fact = tuple[str, str]
+
+_FEATURES = ("sse4.2", "avx2", "fma", "avx512f", "avx512vl", "amx-tile", "neon", "sve")
+"""CPU features that a kernel's speed depends on, of those that LLVM names."""
 
 
 def facts() -> Iterator[Fact]:
     """Name and value of each fact about this installation and machine, in reading order.
+
+    What cannot be found out is told by its reason: a broken installation is what this is for.
 
     Examples
     --------
     >>> next(iter(facts()))[0]
     'fastnn'
     """
-    yield from _versions()
-    yield from _processor()
-    yield from _backends()
-
-
-def _versions() -> Iterator[Fact]:
-    yield "fastnn", f"{fastnn.__version__} ({', '.join(fastnn.__path__)})"
+    yield "fastnn", f"{fastnn.__version__} ({fastnn.__path__[0]})"
     yield "Python", f"{platform.python_version()} ({sys.executable})"
-    for package in ("NumPy", "Numba", "llvmlite"):
-        yield package, metadata.version(package)
-
-
-def _processor() -> Iterator[Fact]:
-    from fastnn.kernels.numba_backend import machine
-
-    yield "CPU", machine.cpu_model()
-    try:
-        target = machine.target()
-    except (RuntimeError, ValueError) as error:
-        yield "vectors", f"none: {error}"
-    else:
-        present = [name for name in _FEATURES if f"+{name}" in target.features.split(",")]
-        yield "features", " ".join(present) or "none of " + " ".join(_FEATURES)
-        yield "vectors", f"{target.vector_bits} bits"
-    threads = machine.available_threads()
-    yield "threads", f"{threads.count} ({threads.reason}); small networks use 1"
-
-
-_FEATURES = ("sse4.2", "avx2", "fma", "avx512f", "avx512vl", "amx-tile", "neon", "sve")
-
-
-def _backends() -> Iterator[Fact]:
-    from fastnn.kernels.numba_backend import objects
-
-    from . import backend
-
+    for package in ("NumPy", "Numba", "llvmlite", "tqdm"):
+        yield package, _or_reason(lambda package=package: metadata.version(package))
+    yield "system", f"{platform.system()} {platform.release()}, {platform.machine()}"
+    for name, find in (
+        ("CPU", _cpu),
+        ("features", _features),
+        ("vectors", _vectors),
+        ("threads", _threads),
+    ):
+        yield name, _or_reason(find)
     for name in backend.BACKENDS:
-        reason = backend.why_missing(name)
-        chosen = " (in use)" if name == backend.get_backend() else ""
-        yield name, f"missing: {reason}" if reason else f"found{chosen}"
+        yield name, _or_reason(lambda name=name: _backend(name))
+    yield "cache", _or_reason(_cache)
+
+
+def _or_reason(find: Callable[[], str]) -> str:
+    try:
+        return find()
+    except metadata.PackageNotFoundError:
+        return "missing"
+    except (ImportError, RuntimeError, ValueError, OSError) as error:
+        return f"unknown: {error}"
+
+
+def _cpu() -> str:
+    from .kernels.numba_backend import machine
+
+    return machine.cpu_model()
+
+
+def _features() -> str:
+    from .kernels.numba_backend import machine
+
+    present = machine.target().features.split(",")
+    return " ".join(name for name in _FEATURES if f"+{name}" in present) or "none that matter"
+
+
+def _vectors() -> str:
+    from .kernels.numba_backend import machine
+
+    target = machine.target()
+    return (
+        f"{target.vector_bits} bits: {target.lanes('float32')} float32 or "
+        f"{target.lanes('float64')} float64 at once"
+    )
+
+
+def _threads() -> str:
+    from .kernels.numba_backend import machine
+
+    granted = machine.available_threads()
+    return f"{granted.count} ({granted.reason}); 1 where a step is too small to share"
+
+
+def _backend(name: str) -> str:
+    reason = backend.why_missing(name)
+    if reason:
+        return f"missing: {reason}"
+    return "found, in use" if backend.get_backend().name == name else "found"
+
+
+def _cache() -> str:
+    from .kernels.numba_backend import objects
+
     folder = objects.cache_folder()
-    yield "cache", str(folder) if folder else "none can be written: compiled anew in each process"
+    if folder is None:
+        return "none: no private folder can be written, so each process compiles anew"
+    sizes = [path.stat().st_size for path in folder.iterdir() if path.is_file()]
+    return f"{folder} ({len(sizes)} files, {sum(sizes) / 1e6:.1f} MB)"

@@ -459,16 +459,19 @@ class Dropout(Layer):
     def __init__(self, p: float = 0.5, seed: int = 0) -> None:
         self.p = checks.fraction("p", p)
         self.seed = checks.integer("seed", seed, at_least=0)
-        self._calls = 0
+        self.draw(self.seed, epoch=0, step=0, layer=0)
+
+    def draw(self, seed: int, epoch: int, step: int, layer: int) -> None:
+        """Take the next mask from this place; each call moves it a step on."""
+        self._mask = DropoutUse(self.p, layer, seed, epoch, step)
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         if not self.training or self.p == 0.0:
             self._slope = None
             return x
         y, self._slope = np.empty_like(x), np.empty_like(x)
-        use = DropoutUse(self.p, 0, seed=self.seed, step=self._calls)
-        _backend().map(x, y, self._slope, dropout=use)
-        self._calls += 1
+        _backend().map(x, y, self._slope, dropout=self._mask)
+        self._mask = self._mask._replace(step=self._mask.step + 1)
         return y
 
     def backward(self, grad: np.ndarray) -> np.ndarray:
@@ -603,6 +606,8 @@ class Standardize(Layer):
         array([[0., 1.]], dtype=float32)
         """
         matrix = checks.as_matrix("X", X)
+        if not (len(matrix) and np.isfinite(matrix).all()):
+            raise ValueError("X has no rows, or contains NaN or infinity; expected finite numbers")
         mean = matrix.mean(axis=0, dtype=np.float64)
         scale = matrix.std(axis=0, dtype=np.float64)
         return cls(mean, np.where(scale > 0.0, scale, 1.0))

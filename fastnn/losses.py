@@ -272,7 +272,10 @@ def weights_of(sample_weight: Any, rows: int, dtype: str) -> np.ndarray | None:
     """Sample weights as the kernels take them, checked."""
     if sample_weight is None:
         return None
-    weights = np.ascontiguousarray(sample_weight, dtype)
+    values = np.asarray(sample_weight)
+    if values.dtype.kind not in "fiub":
+        raise TypeError(f"sample_weight has dtype {values.dtype}; expected numbers")
+    weights = values.astype(dtype)
     if weights.shape != (rows,):
         raise ValueError(f"sample_weight has shape {weights.shape}; expected ({rows},)")
     if not (np.isfinite(weights).all() and weights.min() >= 0.0 and weights.sum() > 0.0):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,7 +65,8 @@ class Sequential:
                 raise TypeError(f"layer {number} is a {type(layer).__name__}; expected a Layer")
         if len({id(layer) for layer in layers}) < len(layers):
             raise ValueError("a layer stands in the network twice; expected a layer for each place")
-        self.dtype = checks.lookup("dtype", str(np.dtype(dtype)), {name: name for name in DTYPES})
+        name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
+        self.dtype = checks.lookup("dtype", name, {name: name for name in DTYPES})
         self.seed = checks.integer("seed", seed, at_least=0)
         self.layers = tuple(layers)
         self.inputs = self._check_widths()
@@ -86,9 +87,11 @@ class Sequential:
         """Let every layer check the width that reaches it; the inputs' width, if a layer tells."""
         first = None
         for layer in self.layers:
-            shapes = [p.shape[0] for p in (*layer.parameters(), *layer.constants())]
-            if shapes and not (len(shapes) == 1 and shapes[0] == 1):
-                first = getattr(layer, "inputs", shapes[0])
+            first = getattr(layer, "inputs", None)
+            shapes = [p.shape for p in (*layer.parameters(), *layer.constants())]
+            if first is None and shapes and shapes != [(1,)]:  # one slope fits any width
+                first = shapes[0][0]
+            if first is not None:
                 break
         width = first
         for number, layer in enumerate(self.layers):
@@ -243,17 +246,22 @@ class Sequential:
         """
         x = self.rows("X", X)
         if not can_lower(self.layers):
-            return self._predict_eagerly(x)
+            return self.predict_by_layers(self.layers, x)
         plan = lower(self.layers, x.shape[1], min(len(x), _PREDICT_ROWS), self.dtype)
         out = np.empty((len(x), plan.outputs), self.dtype)
         self._measure(plan, Binding(x, self.arrays(), out=out))
         return out
 
-    def _predict_eagerly(self, x: np.ndarray) -> np.ndarray:
-        training = self.training
+    def predict_by_layers(self, layers: Sequence[Layer], x: np.ndarray) -> np.ndarray:
+        """Outputs of some of the layers, one after the other, as in prediction."""
+        training, parts = self.training, []
         self.eval()
         try:
-            parts = [self(x[i : i + _PREDICT_ROWS]) for i in range(0, len(x), _PREDICT_ROWS)]
+            for begin in range(0, len(x), _PREDICT_ROWS):
+                values = np.ascontiguousarray(x[begin : begin + _PREDICT_ROWS], self.dtype)
+                for layer in layers:
+                    values = layer.forward(values)
+                parts.append(values)
         finally:
             self._set_training(training)
         return np.concatenate(parts)
@@ -352,17 +360,21 @@ class Sequential:
             "classes": self.classes,
             "optimizer": None,
         }
-        if self.optimizer is not None:
+        if self.optimizer is not None and self.optimizer.trains(self):
             metadata["optimizer"] = self.optimizer.state()
             for number, slot in enumerate(self.optimizer.slots):
                 tensors |= {f"slot {number} {name}": array for name, array in slot.items()}
         return tensors, metadata
 
-    def restore(self, tensors: dict[str, np.ndarray], metadata: dict[str, Any]) -> None:
-        """Take parameters, constants and the optimizer's state from a file's contents."""
+    def check_tensors(self, tensors: Mapping[str, np.ndarray]) -> None:
+        """Raise ValueError unless a file's tensors have what this network has."""
         for name, array in self.arrays().items():
             if name not in tensors or tensors[name].shape != array.shape:
                 raise ValueError(f"the file has no tensor {name!r} of shape {array.shape}")
+
+    def restore(self, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
+        """Take parameters, constants and the optimizer's state from a file's contents."""
+        self.check_tensors(tensors)
         for name, array in self.arrays().items():
             array[...] = tensors[name]
         saved = metadata.get("optimizer")
@@ -462,7 +474,7 @@ def _layer(configuration: dict[str, Any], custom: list[Any]) -> Layer:
         for layer in custom:
             if isinstance(layer, Activation) and layer.name == name:
                 copy = Activation.__new__(Activation)
-                copy.use = layer.use
+                copy._use(layer.use.formula, configuration["arguments"])
                 return copy
         raise ValueError(f"the file uses the activation {name!r}: give it in custom=[...]")
     if kind not in LAYERS:
@@ -477,9 +489,11 @@ def _loss(configuration: dict[str, Any] | None, custom: list[Any]) -> Loss | Non
     if configuration is None:
         return None
     known = losses.from_configuration(configuration)
-    if known is None:
-        known = next(
-            (each for each in custom
-             if isinstance(each, Loss) and each.name == configuration["name"]), None
-        )
-    return known
+    if known is not None:
+        return known
+    for each in custom:
+        if isinstance(each, Loss) and each.name == configuration["name"]:
+            copy = Loss.__new__(Loss)
+            copy._use(each.use.formula, configuration["settings"])
+            return copy
+    raise ValueError(f"the file uses the loss {configuration['name']!r}: give it in custom=[...]")

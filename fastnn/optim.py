@@ -126,7 +126,7 @@ class Optimizer:
             self.step_model(params, self.lr, None, None, self.updates)
             self.updates += 1
         else:
-            self._step_arrays(list(params), list(grads or ()))
+            self._step_arrays(list(params), list(() if grads is None else grads))
 
     def step_model(
         self,
@@ -163,12 +163,13 @@ class Optimizer:
         if self._list_slots is None:
             starts = self.formula.initial_slots(**self.settings)
             self._list_slots = [[np.full_like(p, start) for start in starts] for p in params]
-        known = [slots[0].shape if slots else None for slots in self._list_slots]
+        known = [slots[0] if slots else None for slots in self._list_slots]
         if len(known) != len(params) or any(
-            shape not in (None, param.shape) for shape, param in zip(known, params, strict=True)
+            slot is not None and (slot.shape, slot.dtype) != (param.shape, param.dtype)
+            for slot, param in zip(known, params, strict=True)
         ):
             raise ValueError(
-                f"params has shapes {[p.shape for p in params]}; the steps before had {known}"
+                f"params has {_kinds(params)}; the steps before had {_kinds(known)}"
             )
         from .backend import get_backend
 
@@ -179,6 +180,10 @@ class Optimizer:
             get_backend().update(param, grad, slots, half, self.formula)
         self.updates += 1
 
+    def trains(self, model: Sequential) -> bool:
+        """Whether the state is that of this model."""
+        return self._model is not None and self._model() is model
+
     def attach(self, model: Sequential) -> None:
         """Give this optimizer state for a model, or keep what it has for the same one.
 
@@ -187,9 +192,7 @@ class Optimizer:
         ValueError
             Where the optimizer has been training something else.
         """
-        if self._list_slots is not None or (
-            self._model is not None and self._model() is not model
-        ):
+        if self._list_slots is not None or not (self._model is None or self.trains(model)):
             raise ValueError(
                 "this optimizer has the state of something else that it trained; make a new one, "
                 "or call its reset()"
@@ -255,6 +258,10 @@ class Optimizer:
         return f"{type(self).__name__}(lr={self.lr!r}{settings})"
 
 
+def _kinds(arrays: Iterable[np.ndarray | None]) -> list[str]:
+    return ["anything" if a is None else f"{a.dtype} {a.shape}" for a in arrays]
+
+
 def _check_arrays(params: list[np.ndarray], grads: list[np.ndarray]) -> None:
     if len(params) != len(grads):
         raise ValueError(f"grads has {len(grads)} arrays; expected {len(params)}, one for each")
@@ -273,6 +280,8 @@ def _check_arrays(params: list[np.ndarray], grads: list[np.ndarray]) -> None:
 
 
 def _betas(betas: Any) -> tuple[float, float]:
+    if not (isinstance(betas, (tuple, list)) and len(betas) == 2):
+        raise TypeError(f"betas is {betas!r}; expected two numbers")
     first, second = betas
     return checks.fraction("betas[0]", first), checks.fraction("betas[1]", second)
 
@@ -516,23 +525,29 @@ def as_optimizer(optimizer: Optimizer | str) -> Optimizer:
 
 
 def from_state(state: Mapping[str, Any], known: Iterable[Optimizer] = ()) -> Optimizer:
-    """A built-in optimizer from what :meth:`Optimizer.state` wrote.
+    """A new optimizer from what :meth:`Optimizer.state` wrote.
+
+    Parameters
+    ----------
+    state : mapping
+    known : iterable of Optimizer
+        The user's own, whose formulas are taken by name.
 
     Raises
     ------
     ValueError
         For a custom one that is not among ``known``.
     """
-    for optimizer in known:
-        if optimizer.name == state["name"]:
-            return optimizer
-    formula = checks.lookup("optimizer", state["name"], UPDATES)
+    own = {optimizer.name: optimizer.formula for optimizer in known}
+    name = state["name"]
+    if name not in own and name not in UPDATES:
+        raise ValueError(f"the file uses the optimizer {name!r}: give it in custom=[...]")
     settings = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in state["settings"].items()
     }
-    result = Optimizer.__new__(_CLASS_OF.get(formula.name, Optimizer))
-    result._use(formula, state["lr"], settings)
+    result = Optimizer.__new__(Optimizer if name in own else _CLASS_OF[name])
+    result._use(own.get(name) or UPDATES[name], state["lr"], settings)
     return result
 
 

@@ -18,7 +18,7 @@ from . import backend as backends
 from . import checks, losses, model_files, optim
 from . import metrics as metric_functions
 from .kernels.contract import Binding
-from .layers import BatchNorm1d
+from .layers import BatchNorm1d, Dropout
 from .losses import BCEWithLogitsLoss, CrossEntropyLoss, Loss
 from .plan import Training, can_lower, lower
 from .schedules import Schedule, as_schedule
@@ -245,7 +245,7 @@ def fit(
         validation_data=validation_data,
         schedule=schedule,
         early_stopping=early_stopping,
-        callbacks=tuple(callbacks),
+        callbacks=_functions(callbacks),
         clip_norm=_limit("clip_norm", clip_norm),
         clip_value=_limit("clip_value", clip_value),
         augment=augment,
@@ -257,6 +257,16 @@ def fit(
         device=device,
     )
     return session.run()
+
+
+def _functions(callbacks: Iterable[Callable[[EpochInfo], Any]]) -> tuple[Callable, ...]:
+    functions = tuple(callbacks) if isinstance(callbacks, Iterable) else (None,)
+    if not all(map(callable, functions)):
+        raise TypeError(
+            f"callbacks is {callbacks!r}; expected a list of functions, each called with an "
+            "EpochInfo"
+        )
+    return functions
 
 
 def _limit(name: str, value: float | None) -> float | None:
@@ -411,11 +421,23 @@ class Evaluation:
 
     def _measure_eagerly(self) -> dict[str, float]:
         data = self.data
-        outputs = self.model.predict(data.x)
-        values = {"loss": data.loss.value(outputs, data.y, data.weights)}
-        if data.loss.classifies:
-            values["accuracy"] = metric_functions.accuracy(outputs, np.asarray(data.y))
-        return values
+        outputs = self.model.predict_by_layers(data.layers, data.x)
+        loss, hits = _measure_rows(data, slice(None), outputs, None)
+        return {"loss": loss, "accuracy": hits / len(data.x)}
+
+
+def _measure_rows(
+    data: _Data, rows: np.ndarray | slice, outputs: np.ndarray, grad: np.ndarray | None
+) -> tuple[float, float]:
+    """Mean loss and hits of some rows of the data; their gradient goes into ``grad``."""
+    weights = None if data.weights is None else data.weights[rows]
+    total = float(len(outputs)) if weights is None else float(weights.sum(dtype=np.float64))
+    row_losses, row_hits = (np.empty(len(outputs), data.dtype) for _ in range(2))
+    backends.get_backend().loss(
+        outputs, data.targets[rows], weights, 1.0 / total, grad, row_losses, row_hits,
+        data.loss.use,
+    )
+    return float(row_losses.sum(dtype=np.float64)) / total, float(row_hits.sum(dtype=np.float64))
 
 
 def _metrics(metrics: Iterable[Any] | None, loss: Loss) -> dict[str, Callable | None]:
@@ -452,22 +474,40 @@ class _Session:
         self.checkpoint = checkpoint
         if resume and checkpoint is None:
             raise ValueError("resume=True needs checkpoint=, the file to go on from")
-        self.resume = resume and checkpoint.exists()
-        if not all(map(callable, callbacks)):
-            raise TypeError("callbacks has something that cannot be called")
+        if checkpoint is not None and not checkpoint.parent.is_dir():
+            raise FileNotFoundError(f"checkpoint is {checkpoint}, in a folder that does not exist")
+        self.saved = self._read_checkpoint() if resume and checkpoint.exists() else None
+        if not (augment is None or callable(augment)):
+            raise TypeError(f"augment is {augment!r}; expected a function(X, generator)")
         if self.optimizer.epochs + epochs > _MOST_EPOCHS:
             raise ValueError(f"epochs is {epochs}; at most {_MOST_EPOCHS} in all are possible")
         self.begun_at = self.optimizer.updates
         self.first_epoch = 0
+        self._check_monitors()
 
     def _choose(self, optimizer) -> optim.Optimizer:
         if optimizer is None:
             return self.model.optimizer or optim.Adam(1e-3)
         return optim.as_optimizer(optimizer)
 
+    def _check_monitors(self) -> None:
+        """What early stopping or the schedule watches must be in the history."""
+        known = ["loss", *self.metrics]
+        if self.validation is not None:
+            known += [f"val_{name}" for name in ("loss", *self.validation.metrics)]
+        watched = [self.schedule.monitor, self.stopping.monitor if self.stopping.settings else None]
+        for monitor in watched:
+            if monitor is not None:
+                checks.lookup("quantity to monitor", monitor, dict.fromkeys(known))
+
     def _validation(self, validation_data, metrics) -> Evaluation | None:
         if validation_data is None:
             return None
+        if not isinstance(validation_data, (tuple, list)):
+            raise TypeError(
+                f"validation_data is a {type(validation_data).__name__}; expected (X, y) or "
+                "(X, y, sample_weight)"
+            )
         if not 2 <= len(validation_data) <= 3:
             raise ValueError(
                 f"validation_data has {len(validation_data)} parts; expected (X, y) or "
@@ -485,8 +525,9 @@ class _Session:
         model = self.model
         self.optimizer.attach(model)
         model.optimizer, model.loss, model.history = self.optimizer, self.data.loss, History()
-        if self.resume:
-            self._load_checkpoint()
+        if self.saved is not None:
+            self._resume(*self.saved)
+        model.history.stopped_early = self.stopping.done
         stepper = self._stepper()
         with _Progress(self.progress, self.epochs * self.data.steps, self.first_epoch
                        * self.data.steps) as bar:
@@ -496,8 +537,6 @@ class _Session:
                 if self._epoch(stepper, epoch, bar):
                     break
         self.stopping.restore(model)
-        if self.checkpoint is not None and self.stopping.best:
-            self._save_checkpoint()
         return model.history
 
     def _stepper(self) -> _CompiledSteps | _EagerSteps:
@@ -555,7 +594,7 @@ class _Session:
     def _after(self, epoch: int, logs: dict[str, float], bar: _Progress) -> bool:
         bar.show(logs)
         if self.schedule.monitor is not None:
-            self.schedule.observe(checks.lookup("history", self.schedule.monitor, logs))
+            self.schedule.observe(logs[self.schedule.monitor])
         self.stopping.see(epoch, logs, self.model)
         self.first_epoch = epoch + 1
         if self.checkpoint is not None:
@@ -593,19 +632,28 @@ class _Session:
         }
         model_files.save_tensors(self.checkpoint, tensors, metadata)
 
-    def _load_checkpoint(self) -> None:
+    def _read_checkpoint(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Contents of the checkpoint, which must be of this network and this optimizer."""
         tensors, metadata = model_files.load_tensors(self.checkpoint)
-        try:
-            state = metadata["training"]
-            self.model.restore(tensors, metadata)
-            self.first_epoch, self.begun_at = state["epoch"], state["begun_at"]
-            self.schedule.load_state_dict(state["schedule"])
-            self.stopping.load(state["stopping"], tensors)
-            history = self.model.history
-            history._lists = _from_text(state["history"])
-            history.updates = _from_text(state["updates"])
-        except KeyError as error:
-            raise ValueError(f"{self.checkpoint}: not a checkpoint of fit: no {error}") from None
+        if "training" not in metadata:
+            raise ValueError(f"{self.checkpoint} is not a checkpoint of fit")
+        self.model.check_tensors(tensors)
+        saved = optim.from_state(metadata["optimizer"], [self.optimizer])
+        if (saved.name, repr(saved)) != (self.optimizer.name, repr(self.optimizer)):
+            raise ValueError(
+                f"optimizer is {self.optimizer!r}; {self.checkpoint} was written with {saved!r}"
+            )
+        return tensors, metadata
+
+    def _resume(self, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
+        state = metadata["training"]
+        self.model.restore(tensors, metadata)
+        self.first_epoch, self.begun_at = state["epoch"], state["begun_at"]
+        self.schedule.load_state_dict(state["schedule"])
+        self.stopping.load(state["stopping"], tensors)
+        history = self.model.history
+        history._lists = _from_text(state["history"])
+        history.updates = _from_text(state["updates"])
 
 
 def _to_text(values: Sequence[float]) -> list[str]:
@@ -693,7 +741,7 @@ class _EagerSteps:
     def epoch(self, order: np.ndarray | None, rates: np.ndarray, bar: _Progress) -> None:
         data, model = self.session.data, self.session.model
         self.steps_done, self._losses, self._hits = 0, [], 0.0
-        rows = np.arange(len(self.x)) if order is None else order
+        rows, training = np.arange(len(self.x)) if order is None else order, model.training
         model.train()
         try:
             for number, rate in enumerate(rates):
@@ -701,31 +749,28 @@ class _EagerSteps:
                 self._step(chosen, float(rate))
                 bar.move(1)
         finally:
-            model.eval()
+            model.train() if training else model.eval()
 
     def _step(self, chosen: np.ndarray, rate: float) -> None:
         session, data = self.session, self.session.data
+        constants = session.model.constants.flat.copy()
         values = np.ascontiguousarray(self.x[chosen], data.dtype)
-        for layer in data.layers:
+        for number, layer in enumerate(data.layers):
+            if isinstance(layer, Dropout):
+                layer.draw(session.order.seed, session.optimizer.epochs, self.steps_done, number)
             values = layer.forward(values)
-        weights = None if data.weights is None else data.weights[chosen]
-        total = len(chosen) if weights is None else float(weights.sum(dtype=np.float64))
         grad = np.empty_like(values)
-        row_losses, row_hits = (np.empty(len(chosen), data.dtype) for _ in range(2))
-        session.backend.loss(
-            values, data.targets[chosen], weights, 1.0 / total, grad, row_losses, row_hits,
-            data.loss.use,
-        )
-        loss = float(row_losses.sum(dtype=np.float64)) / total
+        loss, hits = _measure_rows(data, chosen, values, grad)
         self._losses.append(loss)
         if not math.isfinite(loss):
+            session.model.constants.flat[:] = constants
             raise _diverged(session, self.steps_done, loss, rate)
         for layer in reversed(data.layers):
             grad = layer.backward(grad)
         session.optimizer.step_model(session.model, rate, session.clip_norm, session.clip_value,
                                      session.optimizer.updates + self.steps_done)
         self.steps_done += 1
-        self._hits += float(row_hits.sum(dtype=np.float64))
+        self._hits += hits
 
     @property
     def losses(self) -> np.ndarray:
@@ -764,6 +809,9 @@ class _Stopping:
         self.monitor = (early_stopping.monitor if early_stopping else None) or (
             "val_loss" if validates else "loss"
         )
+        self._sign = 1.0
+        if early_stopping is not None and metric_functions.larger_is_better(self.monitor):
+            self._sign = -1.0
         self.best: dict[str, np.ndarray] = {}
         self.best_value, self.best_epoch, self.waited = math.nan, -1, 0
 
@@ -775,9 +823,8 @@ class _Stopping:
         """Take an epoch's value into account."""
         if self.settings is None:
             return
-        value = checks.lookup("history", self.monitor, logs)
-        sign = -1.0 if metric_functions.larger_is_better(self.monitor) else 1.0
-        gain = sign * (self.best_value - value)
+        value = logs[self.monitor]
+        gain = self._sign * (self.best_value - value)
         if self.best_epoch < 0 or gain > self.settings.min_delta:
             self.best_value, self.best_epoch, self.waited = value, epoch, 0
             if self.settings.restore_best:

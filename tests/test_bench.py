@@ -12,6 +12,7 @@ import pytest
 
 import fastnn
 from fastnn.kernels.contract import DTYPES
+from fastnn.kernels.numba_backend import memory
 from fastnn.kernels.numpy_backend import NumpyBackend
 
 pytest.importorskip("bench", reason="the benchmarks are in the checkout only")
@@ -171,16 +172,29 @@ def test_the_least_time_is_the_larger_of_two(flops, bytes_, footprint, threads, 
     assert ROOFLINE.least_seconds(case, threads) == expected
 
 
-def test_what_is_measured_does_the_work_it_counts():
-    """A copy, a triad and a product tile that were not run could not change what they write."""
-    read, copied, triad = rooflines._streams(1 << 12, 1)
-    assert (read[1], copied[1], triad[1]) == tuple((1 << 21) * n // 2 for n in (2, 2, 3))
-    for work, _ in (read, copied, triad):
+@every_dtype
+def test_tiles_do_the_flops_that_they_count(dtype):
+    most = memory.panel_columns(dtype)
+    a, b, c = (np.full(size, 1.0, dtype) for size in (1 << 17, most, 12 * most))
+    for work, flops in rooflines.tile_works([(a, b, c)]):
+        c[:] = 0.0
         work(0)
-    for dtype in DTYPES:
-        for work, flops in rooflines._tiles(dtype, 1):
-            work(0)
-            assert flops > 0
+        inner = c.max()
+        assert flops == 2 * inner * np.count_nonzero(c == inner)
+        assert np.count_nonzero(c) == np.count_nonzero(c == inner)
+
+
+def test_streams_move_the_bytes_that_they_count():
+    array = np.ones(256, np.float32)
+    (read, read_bytes), (copy, copied), (triad, moved) = rooflines.stream_works([array])
+    assert (copied, moved) == (read_bytes, read_bytes * 3 // 2)
+    passes = read_bytes // array.nbytes
+    array[128:] = 2.0**20
+    triad(0)
+    np.testing.assert_array_equal(array[:128], 1 - passes * 2.0**-10)
+    read(0)
+    copy(0)
+    np.testing.assert_array_equal(array[128:], array[:128])
 
 
 def test_rates_are_of_all_threads_together():

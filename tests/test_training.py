@@ -69,6 +69,12 @@ def parts(model) -> tuple[list[np.ndarray], list[np.ndarray]]:
     return [layer.weight for layer in linears], [layer.bias for layer in linears]
 
 
+def each_part(model) -> list[np.ndarray]:
+    """All weights, then all biases."""
+    weights, biases = parts(model)
+    return [*weights, *biases]
+
+
 def truth(model, x, y, batches, optimizer, weight=None, activation="tanh"):
     """Weights, biases and the loss before each update, from the model's present weights."""
     fed = ((x[b], y[b]) if weight is None else (x[b], y[b], weight[b]) for b in batches)
@@ -89,7 +95,7 @@ def assert_trained(model, history, expected, rows) -> None:
     weights, biases, losses = expected
     bound = functools.partial(rounding, model.dtype, len(losses), min(rows, ROWS))
     assert_close(history.updates["loss"], losses, bound(losses))
-    for actual, wanted in zip(sum(parts(model), []), [*weights, *biases], strict=True):
+    for actual, wanted in zip(each_part(model), [*weights, *biases], strict=True):
         assert_close(actual, wanted, bound(wanted))
 
 
@@ -222,7 +228,7 @@ def test_clipped_gradients(norm, value, batch_size, dtype):
         x, y, optimizer=fastnn.SGD(1.0), batch_size=batch_size, clip_norm=norm, clip_value=value
     )
     updates = -(-rows // batch_size)
-    for actual, expected in zip(sum(parts(model), []), [*weights, *biases], strict=True):
+    for actual, expected in zip(each_part(model), [*weights, *biases], strict=True):
         assert_close(actual, expected, rounding(dtype, updates, batch_size, expected))
 
 
@@ -556,6 +562,32 @@ def test_a_finished_run_goes_on_with_more_epochs(tmp_path):
     assert_same_bits(resumed, whole)
 
 
+def test_a_finished_run_goes_on_from_its_last_weights_not_its_best(tmp_path):
+    x, y = data()
+    options = {"validation_data": (x, (y + 1) % CLASSES), "early_stopping": 50}
+    whole, resumed, path = network(), network(), tmp_path / "run.safetensors"
+    whole.fit(x, y, epochs=6, optimizer=fastnn.SGD(0.5), **options)
+    for epochs in (4, 6):
+        resumed.fit(
+            x, y, epochs=epochs, optimizer=fastnn.SGD(0.5), checkpoint=path, resume=True, **options
+        )
+    assert np.argmin(whole.history["val_loss"]) < 3  # so the best weights are not the last
+    assert_same_bits(resumed, whole)
+
+
+def test_a_run_that_stopped_early_is_not_resumed(tmp_path):
+    x, y = data()
+    model, path = network(), tmp_path / "run.safetensors"
+    options = {"early_stopping": 2, "validation_data": (x, (y + 1) % CLASSES), "epochs": 50}
+    model.fit(x, y, optimizer=fastnn.SGD(0.5), checkpoint=path, **options)
+    again = network()
+    history = again.fit(
+        x, y, optimizer=fastnn.SGD(0.5), checkpoint=path, resume=True, **options
+    )
+    assert history.stopped_early and history.epochs < 50
+    assert_same_bits(again, model)
+
+
 def test_resume_begins_where_there_is_no_checkpoint(tmp_path):
     one, other, path = elaborate(), elaborate(), tmp_path / "run.safetensors"
     elaborate_fit(one, 2, checkpoint=path, resume=True)
@@ -703,7 +735,7 @@ def test_the_device_follows_the_backend():
     model.fit(x, y, device="cpu")
     other.fit(x, y)
     assert_same_bits(model, other)
-    with pytest.raises(ValueError, match="'cuda'.*works on 'cpu'"):
+    with pytest.raises(ValueError, match=r"'cuda'.*works on 'cpu'"):
         model.fit(x, y, device="cuda")
 
 
@@ -829,7 +861,7 @@ def test_formulas_of_ones_own_are_trained_compiled_saved_and_loaded(tmp_path, dt
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # no eager path
         model.fit(x, target, loss=loss, optimizer=optimizer, batch_size=20, epochs=2)
-    for actual, expected in zip(sum(parts(model), []), [*weights, *biases], strict=True):
+    for actual, expected in zip(each_part(model), [*weights, *biases], strict=True):
         assert_close(actual, expected, rounding(dtype, 6, 20, expected))
     path = tmp_path / "own.safetensors"
     model.save(path)

@@ -1,7 +1,8 @@
 """The compiled engine: every thread walks the same program and meets the others at barriers.
 
-Control code only: integers in, integers out, arithmetic left to kernels that are called by address.
-A run ends, resumable, at its deadline; where it stopped is in the control words.
+Control code only, translated by Numba (``compiled``): integers in, integers out, arithmetic left
+to kernels that are called by address. A run ends, resumable, at its deadline; where it stopped is
+in the control words.
 
 How work is shared out decides no bit of the result: each element of a product is one chain whoever
 computes it, and sums over rows are made in blocks that depend on the shape alone.
@@ -11,14 +12,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from . import table as t
-from .objects import cache_folder
+from . import workers
 
 
 @intrinsic
@@ -35,19 +35,8 @@ def call(typing_context, address, *arguments):
     return signature, codegen
 
 
-def _compiled(function):
-    """``njit`` without the GIL, cached in fastnn's own folder; Numba's setting is put back."""
-    folder = cache_folder()
-    if folder is None:
-        return njit(nogil=True, error_model="numpy")(function)
-    before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(folder)
-    try:
-        return njit(nogil=True, cache=True, error_model="numpy")(function)
-    finally:
-        numba.config.CACHE_DIR = before
-
-
-_inline = njit(nogil=True, error_model="numpy")
+inline = njit(nogil=True, error_model="numpy")
+share = inline(workers.share)
 
 
 class Place(NamedTuple):
@@ -67,38 +56,27 @@ def _address(typing_context, words, place):
     """The address of a word of a table."""
 
     def codegen(context, builder, signature, values):
-        if isinstance(words, types.Array):
-            pointer = context.make_array(words)(context, builder, values[0]).data
-        else:
-            pointer = values[0]
-        return builder.ptrtoint(builder.gep(pointer, [values[1]]), ir.IntType(64))
+        return builder.ptrtoint(builder.gep(values[0], [values[1]]), ir.IntType(64))
 
     return types.int64(words, types.int64), codegen
 
 
-@_inline
-def _barrier(p, control, threads):
+@inline
+def barrier(p, control, threads):
     if threads > 1:
         call(p[t.BARRIER_KERNEL], _address(control, 0), threads)
 
 
-@_inline
-def _share(count, step, me, threads):
-    """The part [begin, end) of ``count`` that falls to thread ``me``, in multiples of ``step``."""
-    units = (count + step - 1) // step
-    return min(count, units * me // threads * step), min(count, units * (me + 1) // threads * step)
-
-
-@_inline
-def _panel_width(p, columns, panel):
+@inline
+def panel_width(p, columns, panel):
     """Columns of a panel, padded to whole vectors."""
     lanes = p[t.LANES]
     width = (min(columns - panel * p[t.PANEL], p[t.PANEL]) + lanes - 1) // lanes
     return width * lanes
 
 
-@_inline
-def _product_rows(p, tiles, begin, end, inner, a, lda, b, ldb, c, ldc, vectors, accumulate, bias):
+@inline
+def product_rows(p, tiles, begin, end, inner, a, lda, b, ldb, c, ldc, vectors, accumulate, bias):
     """C[begin:end] (+)= A[begin:end] B + bias, one panel of B, in tiles as tall as they come."""
     size = p[t.ITEMSIZE]
     heights = tiles + (vectors - 1) * t.TILE_WORDS
@@ -110,7 +88,7 @@ def _product_rows(p, tiles, begin, end, inner, a, lda, b, ldb, c, ldc, vectors, 
         row += p[rest]
 
 
-@_inline
+@inline
 def _linear(p, o, me, threads, at):
     """y = f(x W + b), or the gradient by the input d W' times the slope below."""
     size, panel_columns = p[t.ITEMSIZE], p[t.PANEL]
@@ -118,13 +96,13 @@ def _linear(p, o, me, threads, at):
     a, lda, c, ldc = p[o + t.A], p[o + t.LDA], p[o + t.C], p[o + t.LDC]
     panels = (columns + panel_columns - 1) // panel_columns
     if p[o + t.BY_COLUMNS]:
-        panel, last_panel = _share(panels, 1, me, threads)
+        panel, last_panel = share(panels, 1, me, threads)
         begin, end = 0, at.rows
     else:
         panel, last_panel = 0, panels
-        begin, end = _share(at.rows, p[t.ROW_STEP], me, threads)
+        begin, end = share(at.rows, p[t.ROW_STEP], me, threads)
     while panel < last_panel and begin < end:
-        width = _panel_width(p, columns, panel)
+        width = panel_width(p, columns, panel)
         vectors = width // p[t.LANES]
         b = p[o + t.B] + panel * panel_columns * (inner + p[o + t.HAS_BIAS]) * size
         out = c + panel * panel_columns * size
@@ -133,7 +111,7 @@ def _linear(p, o, me, threads, at):
             block = min(inner - k, t.INNER_BLOCK)
             is_last = k + block >= inner
             bias = b + inner * width * size if is_last and p[o + t.HAS_BIAS] else 0
-            _product_rows(p, p[t.ROW_TILES], begin, end, block, a + k * size, lda,
+            product_rows(p, p[t.ROW_TILES], begin, end, block, a + k * size, lda,
                           b + k * width * size, width, out, ldc, vectors, 1 if k else 0, bias)
             k += block
             if is_last:
@@ -151,7 +129,7 @@ def _linear(p, o, me, threads, at):
         panel += 1
 
 
-@_inline
+@inline
 def _dots(p, o, me, threads, rows):
     """The gradient by the input, for few rows: dot products with the weights' rows, by panels.
 
@@ -159,13 +137,13 @@ def _dots(p, o, me, threads, rows):
     """
     size, panel_columns = p[t.ITEMSIZE], p[t.PANEL]
     inner, columns = p[o + t.INNER], p[o + t.COLUMNS]
-    begin, end = _share(inner, p[t.LANES], me, threads)
+    begin, end = share(inner, p[t.LANES], me, threads)
     if begin >= end:
         return
     out = p[o + t.C] + begin * size
     column = 0
     while column < columns:
-        width = _panel_width(p, columns, column // panel_columns)
+        width = panel_width(p, columns, column // panel_columns)
         weight = p[o + t.B] + (column * (inner + 1) + begin * width) * size
         call(p[o + t.KERNEL], weight, width, p[o + t.A] + column * size, p[o + t.LDA], out,
              p[o + t.LDC], rows, end - begin, width, 1 if column else 0)
@@ -175,7 +153,7 @@ def _dots(p, o, me, threads, rows):
              rows, end - begin)
 
 
-@_inline
+@inline
 def _grad_unit(p, o, rows, panel, width, unit, unit_end, grad, accumulate):
     """grad[unit:unit_end] (+)= A' D for one panel, in blocks of the batch."""
     size, lanes = p[t.ITEMSIZE], p[t.LANES]
@@ -200,7 +178,7 @@ def _grad_unit(p, o, rows, panel, width, unit, unit_end, grad, accumulate):
         begin += block
 
 
-@_inline
+@inline
 def _bias_grad(p, o, rows, panel, width, grad, accumulate):
     """grad = the column sums of D: a product with a row of ones."""
     size, lanes = p[t.ITEMSIZE], p[t.LANES]
@@ -214,7 +192,7 @@ def _bias_grad(p, o, rows, panel, width, grad, accumulate):
         column += vectors * lanes
 
 
-@_inline
+@inline
 def _update(p, o, weight_offset, width, grad, rows, valid, scalars):
     """One optimizer step on a block of a panel."""
     weight, kernel, scale = p[o + t.WEIGHT] + weight_offset, p[o + t.KERNEL], p[t.CLIP_SCALE]
@@ -233,7 +211,7 @@ def _update(p, o, weight_offset, width, grad, rows, valid, scalars):
              p[o + t.SLOT_2] + weight_offset)
 
 
-@_inline
+@inline
 def _outer_update(p, o, offset, width, x, ldx, d, rows, valid, scalars):
     """One optimizer step on a block of a panel, by the gradient of a few rows."""
     weight, kernel, ldd = p[o + t.WEIGHT] + offset, p[o + t.OUTER], p[o + t.LDB]
@@ -251,7 +229,7 @@ def _outer_update(p, o, offset, width, x, ldx, d, rows, valid, scalars):
              p[o + t.SLOT_0] + offset, p[o + t.SLOT_1] + offset, p[o + t.SLOT_2] + offset)
 
 
-@_inline
+@inline
 def _weights(p, o, me, threads, at):
     """The weight gradient of a layer, stored or consumed by the update; or the update alone.
 
@@ -268,10 +246,10 @@ def _weights(p, o, me, threads, at):
     scratch = p[t.SCRATCH] + me * p[t.SCRATCH_BYTES]
     scalars = p[t.SCALARS] + at.step_in_run * p[t.SCALARS_STEP]
     add = 1 if at.chunk else 0
-    work, end = _share(panels * blocks, 1, me, threads)
+    work, end = share(panels * blocks, 1, me, threads)
     while work < end:
         panel, block = work // blocks, work % blocks
-        width = _panel_width(p, columns, panel)
+        width = panel_width(p, columns, panel)
         valid = min(width, columns - panel * panel_columns)
         begin, last = block * t.UNIT_ROWS, min(inner, (block + 1) * t.UNIT_ROWS)
         panel_offset = panel * panel_columns * (inner + 1) * size
@@ -303,22 +281,22 @@ def _weights(p, o, me, threads, at):
         work += 1
 
 
-@_inline
+@inline
 def _transpose(p, o, me, threads):
     """The panels of W' from the panels of W; threads share out W's rows by panels of W'."""
     size, panel_columns = p[t.ITEMSIZE], p[t.PANEL]
     inner, columns = p[o + t.INNER], p[o + t.COLUMNS]
     out_panels = (inner + panel_columns - 1) // panel_columns
-    out_panel, last = _share(out_panels, 1, me, threads)
+    out_panel, last = share(out_panels, 1, me, threads)
     while out_panel < last:
-        out_width = _panel_width(p, inner, out_panel)
+        out_width = panel_width(p, inner, out_panel)
         begin = out_panel * panel_columns
         rows = min(panel_columns, inner - begin)
         out = p[o + t.C] + begin * columns * size
         column = 0
         while column < columns:
             panel = column // panel_columns
-            width = _panel_width(p, columns, panel)
+            width = panel_width(p, columns, panel)
             source = p[o + t.B] + (column * (inner + 1) + begin * width) * size
             call(p[o + t.KERNEL], source, width, out + column * out_width * size, out_width,
                  rows, min(panel_columns, columns - column))
@@ -326,11 +304,11 @@ def _transpose(p, o, me, threads):
         out_panel += 1
 
 
-@_inline
+@inline
 def _by_rows(p, o, me, threads, at):
     """Operations in which each row stands alone."""
     size, operation, kernel = p[t.ITEMSIZE], p[o + t.OPERATION], p[o + t.KERNEL]
-    begin, end = _share(at.rows, p[t.ROW_STEP], me, threads)
+    begin, end = share(at.rows, p[t.ROW_STEP], me, threads)
     count, columns = end - begin, p[o + t.COLUMNS]
     if count <= 0:
         return
@@ -361,11 +339,11 @@ def _by_rows(p, o, me, threads, at):
              p[first_argument + 2], p[first_argument + 3], p[first_argument + 4], at.rows)
 
 
-@_inline
+@inline
 def _by_columns(p, o, me, threads, at):
     """Operations that need all rows of a column; threads share out columns."""
     size, operation, kernel = p[t.ITEMSIZE], p[o + t.OPERATION], p[o + t.KERNEL]
-    begin, end = _share(p[o + t.COLUMNS], p[t.LANES], me, threads)
+    begin, end = share(p[o + t.COLUMNS], p[t.LANES], me, threads)
     if begin >= end:
         return
     skip = begin * size
@@ -380,7 +358,7 @@ def _by_columns(p, o, me, threads, at):
              end - begin, at.rows)
 
 
-@_inline
+@inline
 def _total(p, o, me, at):
     """Add up the chunk's loss and hits; returns whether the loss is finite.
 
@@ -393,11 +371,11 @@ def _total(p, o, me, at):
                 p[t.BATCH_SCALE] + me * 64)
 
 
-@_inline
+@inline
 def _squares(p, o, me, threads):
     """Partial sums of squares of the stored gradients, in blocks of a fixed size."""
     size, count, block = p[t.ITEMSIZE], p[o + t.COLUMNS], p[o + t.INNER]
-    work, end = _share((count + block - 1) // block, 1, me, threads)
+    work, end = share((count + block - 1) // block, 1, me, threads)
     while work < end:
         begin = work * block
         call(p[o + t.KERNEL], p[o + t.A] + begin * size, min(block, count - begin),
@@ -405,10 +383,10 @@ def _squares(p, o, me, threads):
         work += 1
 
 
-@_inline
+@inline
 def _flat_update(p, o, me, threads, step):
     """One optimizer step on a vector of parameters that no product reads."""
-    begin, end = _share(p[o + t.COLUMNS], p[t.LANES], me, threads)
+    begin, end = share(p[o + t.COLUMNS], p[t.LANES], me, threads)
     if begin < end:
         skip = begin * p[t.ITEMSIZE]
         scalars = p[t.SCALARS] + step * p[t.SCALARS_STEP]
@@ -416,7 +394,7 @@ def _flat_update(p, o, me, threads, step):
         _update(p, o, skip, 0, p[o + t.GRAD] + skip, 1, end - begin, scalars)
 
 
-@_inline
+@inline
 def _operate(p, o, control, me, threads, at):
     """Do one operation; returns whether training may go on."""
     operation = p[o + t.OPERATION]
@@ -454,11 +432,11 @@ def _operate(p, o, control, me, threads, at):
     else:
         _by_rows(p, o, me, threads, at)
     if p[o + t.BARRIER]:
-        _barrier(p, control, threads)
+        barrier(p, control, threads)
     return True
 
 
-@_inline
+@inline
 def _walk(p, end, control, me, threads, at):
     """Do the operations up to a word of the table; returns whether training may go on."""
     o = p[t.CHUNK_BEGIN]
@@ -469,14 +447,14 @@ def _walk(p, end, control, me, threads, at):
     return True
 
 
-@_inline
+@inline
 def _late(p, control):
     """Whether the deadline has passed."""
     call(p[t.CLOCK], _address(control, t.TIME))
     return control[t.TIME] * 1_000_000_000 + control[t.TIME_NANO] >= control[t.DEADLINE]
 
 
-@_inline
+@inline
 def run(p, control, me, threads):
     """Walk the program from the step and chunk in ``control`` until its end or the deadline.
 
@@ -500,20 +478,20 @@ def run(p, control, me, threads):
         turn += 1
         if me == 0 and turn % p[t.CHECK_EVERY] == 0 and _late(p, control):
             control[t.STOP + turn % 2] = 1
-        _barrier(p, control, threads)
+        barrier(p, control, threads)
         if control[t.STOP + turn % 2]:
             status = t.STOPPED
         step, chunk = (step + 1, 0) if step_ends else (step, chunk + 1)
     if status == t.STOPPED and step == last_step:
         status = t.RUNNING_ON
-    _barrier(p, control, threads)
+    barrier(p, control, threads)
     if me == 0:
         control[t.STEP], control[t.CHUNK], control[t.STATUS] = step, chunk, status
     call(p[t.RESTORE_KERNEL], saved)
     return status
 
 
-@_inline
+@inline
 def permute(order, count, words):
     """Fisher-Yates: shuffle ``order`` in place, by a random word below 2**32 for each draw."""
     for k in range(count - 1):

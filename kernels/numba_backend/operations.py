@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
 from collections.abc import Callable
 
-from . import library
+from . import library, support
 from .blocks import Block
-from .engine import _compiled, _share, call
-from .workers import together
+from .workers import share, together
 
 ELEMENTS_PER_THREAD = 1 << 18
 """Fewer elements than this are not worth another thread."""
@@ -15,37 +16,25 @@ _LINE = 64
 """Elements in which a long row is shared out: whole cache lines."""
 
 
-@_compiled
-def _apply(flush, restore, kernel, *arguments):
-    saved = call(flush)
-    result = call(kernel, *arguments)
-    call(restore, saved)
-    return result
-
-
-@_compiled
-def _apply_by_blocks(flush, restore, kernel, values, count, block, itemsize, out):
-    saved = call(flush)
-    for number in range((count + block - 1) // block):
-        begin = number * block
-        call(kernel, values + begin * itemsize, min(block, count - begin), out + number * itemsize)
-    call(restore, saved)
-
-
 def apply(kernel: int, *arguments: int) -> int:
     """Call a kernel with integers, denormals flushed, without the GIL."""
-    support = library.support_kernels()
-    return _apply(support["flush"], support["restore"], kernel, *arguments)
+    return _applier(len(arguments))(kernel, *arguments)
 
 
 def apply_by_blocks(
     kernel: int, values: int, count: int, block: int, itemsize: int, out: int
 ) -> None:
     """Call ``kernel(values, count, out)`` for each ``block`` values, with the next place of out."""
-    support = library.support_kernels()
-    _apply_by_blocks(
-        support["flush"], support["restore"], kernel, values, count, block, itemsize, out
-    )
+    for number in range(-(-count // block)):
+        begin = number * block
+        apply(kernel, values + begin * itemsize, min(block, count - begin), out + number * itemsize)
+
+
+@functools.cache
+def _applier(count: int) -> Callable[..., int]:
+    """The function that calls a kernel with ``count`` integers."""
+    address = library.support_kernels()[support.applier(count)]
+    return ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * (count + 1))(address)
 
 
 def threads_for(work: int, least: int, most: int) -> int:
@@ -85,7 +74,7 @@ def shared_out(threads: int, count: int, step: int, work: Callable[[int, int], N
         return
 
     def mine(me: int) -> None:
-        begin, end = _share.py_func(count, step, me, threads)
+        begin, end = share(count, step, me, threads)
         if begin < end:
             work(begin, end - begin)
 

@@ -9,6 +9,8 @@ from llvmlite import ir
 from . import table
 from .emit import I32, I64, Kernel, integer
 
+MOST_ARGUMENTS = 16
+"""The most integers that a kernel takes."""
 _PAUSES = 50
 """Spins before a waiting thread gives its core away: with more, threads that share a core crawl."""
 _MONOTONIC = {"Linux": 1, "Darwin": 6}
@@ -17,12 +19,19 @@ _FLUSH_ARM = 1 << 24
 
 
 def module() -> ir.Module:
-    """barrier(control, threads), clock(out), flush() -> saved, restore(saved)."""
+    """barrier(control, threads), clock(out), flush() -> saved, restore(saved), appliers."""
     result = ir.Module("support")
     _barrier(result)
     _clock(result)
     _denormals(result)
+    for count in range(MOST_ARGUMENTS + 1):
+        _applier(result, count)
     return result
+
+
+def applier(count: int) -> str:
+    """The name of the function that calls a kernel with ``count`` integers, denormals flushed."""
+    return f"apply_{count}"
 
 
 def _kernel(result: ir.Module, name: str, arguments: str, returns: bool = False) -> Kernel:
@@ -102,3 +111,15 @@ def _denormals(result: ir.Module) -> None:
     slot = restore.variable(restore.narrow(restore.arguments[0]))
     restore.call("llvm.x86.sse.ldmxcsr", ir.VoidType(), slot)
     restore.finish()
+
+
+def _applier(result: ir.Module, count: int) -> None:
+    """Call the kernel with the integers that follow it; hand back what it returns."""
+    kernel = _kernel(result, applier(count), "i" * (count + 1), returns=True)
+    address, *arguments = kernel.arguments
+    functions = {function.name: function for function in result.functions}
+    saved = kernel.builder.call(functions["flush"], [])
+    pointer = ir.FunctionType(I64, [I64] * count).as_pointer()
+    value = kernel.builder.call(kernel.builder.inttoptr(address, pointer), arguments)
+    kernel.builder.call(functions["restore"], [saved])
+    kernel.finish(value)

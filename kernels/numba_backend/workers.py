@@ -32,6 +32,12 @@ def together(threads: int, work: Callable[[int], Any]) -> Any:
             _give_back(helpers)
 
 
+def share(count: int, step: int, me: int, threads: int) -> tuple[int, int]:
+    """The part [begin, end) of ``count`` that falls to thread ``me``, in multiples of ``step``."""
+    units = (count + step - 1) // step
+    return min(count, units * me // threads * step), min(count, units * (me + 1) // threads * step)
+
+
 class _Helper:
     """A daemon thread that does one piece of work at a time."""
 
