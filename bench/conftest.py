@@ -88,6 +88,6 @@ def _line(name: str, measured: dict[str, Any], width: int) -> str:
     flops = f"{measured['GF/s']:8.1f}" if measured["GF/s"] else f"{'':8}"
     return (
         f"{name:{width}} {measured['seconds per step'] * 1e6:9.2f} us {flops}"
-        f" {measured['GB/s']:8.1f} {measured['percent of roofline']:10.0f} %"
+        f" {measured['GB/s']:8.1f} {measured['percent of roofline']:10.1f} %"
         f"  {measured['bound by']}"
     )

@@ -10,7 +10,7 @@ import argparse
 import csv
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
@@ -135,14 +135,14 @@ def _add_train(commands: Any) -> None:
     add("--data", "PATH", _DATA_HELP, cli_data.EMBEDDED)
     add("--label", "COL", _LABEL_HELP)
     add("--layers", "N,N", "widths of hidden layers", "256,128", type=_widths)
-    add("--activation", "NAME", "after each hidden layer", "relu")
+    add("--activation", "NAME", f"after each hidden layer: {_listed(layers.ACTIVATIONS)}", "relu")
     text = f"after each hidden layer ({_DROPOUT} for classes, 0 for numbers)"
     add("--dropout", "P", text, type=float)
     text = "share of each label that is spread over all classes"
     add("--label-smoothing", "P", text, 0.1, type=float)
-    add("--optimizer", "NAME", "such as sgd, momentum, adam, adamw", "adam")
+    add("--optimizer", "NAME", _listed(optim.OPTIMIZERS), "adam")
     add("--lr", "RATE", "learning rate", 2e-3, type=float)
-    add("--schedule", "NAME", "how the learning rate changes", "cosine")
+    add("--schedule", "NAME", f"of the learning rate: {_listed(schedules.BY_NAME)}", "cosine")
     add("--batch-size", "N", "rows a step, or 'full'", 32, type=_batch_size)
     add("--epochs", "N", "passes over the training data", 40, type=_positive)
     text = "stop after N epochs (10 if not given) without a better validation loss"
@@ -158,8 +158,12 @@ def _add_train(commands: Any) -> None:
 
 def _add_engine(command: argparse.ArgumentParser) -> None:
     command.add_argument("--threads", type=_positive, metavar="N", help="compute threads")
-    command.add_argument("--backend", metavar="NAME", help="numpy, numba or cupy")
+    command.add_argument("--backend", metavar="NAME", help=_listed(backend.BACKENDS))
     command.add_argument("--device", metavar="NAME", help="cpu or cuda")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names)
 
 
 def _positive(text: str) -> int:

@@ -270,8 +270,10 @@ def _check_arrays(params: list[np.ndarray], grads: list[np.ndarray]) -> None:
             if not isinstance(array, np.ndarray) or array.dtype.name not in ("float32", "float64"):
                 kind = getattr(array, "dtype", type(array).__name__)
                 raise TypeError(f"{name}[{number}] is {kind}; expected a float32 or float64 array")
-        if not (param.flags.c_contiguous and param.flags.writeable):
-            raise ValueError(f"params[{number}] is not a writable C-contiguous array")
+        if not (param.flags.c_contiguous and param.flags.writeable and grad.flags.c_contiguous):
+            raise ValueError(
+                f"params[{number}] and grads[{number}] must be C-contiguous, the first writable"
+            )
         if grad.shape != param.shape or grad.dtype != param.dtype:
             raise ValueError(
                 f"grads[{number}] is {grad.dtype} {grad.shape}; expected {param.dtype} "

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -484,7 +485,7 @@ def test_early_stopping_of_a_metric_that_should_grow():
     )
     values = history["val_accuracy"]
     assert values[-1] <= values[-2]
-    assert all(later > earlier for earlier, later in zip(values[:-1], values[1:-1], strict=False))
+    assert all(later > earlier for earlier, later in pairwise(values[:-1]))
 
 
 def test_callbacks_see_every_epoch_and_may_stop():
@@ -774,7 +775,7 @@ def test_a_layer_of_ones_own_trains_like_the_compiled_one(dtype):
     options = {
         "epochs": 2, "batch_size": 20, "seed": 5, "history": "update", "clip_norm": 0.5,
         "clip_value": 0.2, "validation_data": (x[:20], y[:20]),
-        "sample_weight": np.linspace(0.5, 1.5, ROWS),
+        "sample_weight": np.linspace(0.5, 1.5, ROWS), "optimizer": "momentum",
     }  # fmt: skip
     expected = known.fit(x, y, **options)
     with pytest.warns(EagerWarning, match="Same is not one of fastnn's own"):
@@ -784,9 +785,8 @@ def test_a_layer_of_ones_own_trains_like_the_compiled_one(dtype):
         assert_close(history[name], values, rounding(dtype, 6, 20, values))
     losses = expected.updates["loss"]
     assert_close(history.updates["loss"], losses, rounding(dtype, 6, 20, losses))
-    # Adam's first steps divide by the root of a square: relative errors stay, signs of zeros differ
     for name, array in known.arrays().items():
-        assert_close(own.arrays()[name], array, rounding(dtype, 6 * 20, 20, array))
+        assert_close(own.arrays()[name], array, rounding(dtype, 6, 20, array))
     assert own.training and all(layer.training for layer in own)
     for name, value in known.evaluate(x, y).items():
         assert_close(own.evaluate(x, y)[name], value, rounding(dtype, 6, 20, value))

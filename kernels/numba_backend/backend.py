@@ -29,32 +29,15 @@ from .blocks import (
     joined,
     matrix,
     number,
-    put_number,
     vector,
 )
 from .compiled import control
-from .elementwise import (
-    EXTRA_LAYER,
-    EXTRA_LEARNED,
-    EXTRA_PER_LEARNED,
-    EXTRA_SCALE,
-    EXTRA_SEED,
-    EXTRA_THRESHOLD,
-    SOURCES,
-)
+from .elementwise import SOURCES
+from .extra import Learned, loss_words, map_words
 from .machine import available_threads
 from .matmul import product
 from .operations import apply, apply_by_blocks, by_columns, by_parts, by_rows
 from .program import SQUARES_BLOCK
-from .rows import (
-    LOSS_HITS,
-    LOSS_ROWS,
-    LOSS_SETTING,
-    LOSS_TARGET_LD,
-    LOSS_TARGETS,
-    LOSS_WEIGHTS,
-    LOSS_WORDS,
-)
 from .run import NumbaRun
 
 _FINITE_ELEMENTS = 1 << 16
@@ -177,11 +160,14 @@ class NumbaBackend:
         step = 0 if dropout is None else dropout.step
 
         def work(row: int, column: int, rows: int, columns: int) -> None:
-            words = _map_words(parameters, dropout, row, source.dtype) if in_place else None
+            numbers = [
+                Learned(values.address, out.at(row), out.stride) for values, out in parameters
+            ]
+            words = map_words(source.dtype, dropout, numbers) if in_place else None
             apply(
                 kernel, source.at(row, column), source.stride, out.at(row, column), out.stride,
                 slopes.at(row, column), slopes.stride, rows, columns, row, column, 0, step,
-                ctypes.addressof(words) if words else 0,
+                0 if words is None else words.ctypes.data,
             )
 
         if in_place:
@@ -274,7 +260,7 @@ class NumbaBackend:
         def work(row: int, count: int) -> None:
             apply(
                 kernel, made.at(row), made.stride, out.at(row), out.stride, count, made.columns,
-                row, row, ctypes.addressof(factor), ctypes.addressof(words),
+                row, row, ctypes.addressof(factor), words.ctypes.data,
             )
 
         by_rows(self._threads(), made, work)
@@ -502,22 +488,6 @@ def _learned(
     return result
 
 
-def _map_words(
-    parameters: list[tuple[Block, Block]], dropout: Dropout | None, row: int, dtype: str
-) -> ctypes.Array:
-    """The extra words of a map over rows from ``row`` on."""
-    words = (ctypes.c_int64 * (EXTRA_LEARNED + EXTRA_PER_LEARNED * len(parameters)))()
-    if dropout is not None:
-        words[EXTRA_SEED], words[EXTRA_LAYER] = dropout.seed, dropout.stream
-        words[EXTRA_THRESHOLD] = dropout.threshold
-        put_number(words, EXTRA_SCALE, dropout.scale, dtype)
-    place = EXTRA_LEARNED
-    for values, out in parameters:
-        words[place : place + EXTRA_PER_LEARNED] = values.address, out.at(row), out.stride
-        place += EXTRA_PER_LEARNED
-    return words
-
-
 def _loss_words(
     outputs: Block,
     targets: np.ndarray,
@@ -526,27 +496,25 @@ def _loss_words(
     row_hits: np.ndarray,
     loss: Loss,
     labels: bool,
-) -> ctypes.Array:
-    """The extra words of a loss."""
+) -> np.ndarray:
+    """The extra words of a loss over a caller's arrays, checked."""
     rows, columns = outputs.rows, outputs.columns
-    words = (ctypes.c_int64 * LOSS_WORDS)()
     if labels:
         if targets.dtype != np.int64 or targets.shape != (rows,) or not targets.flags.c_contiguous:
             raise TypeError(
                 f"targets must be {rows} contiguous int64 class numbers, got {targets.dtype} of"
                 f" shape {targets.shape}, strides {targets.strides}"
             )
-        words[LOSS_TARGETS] = targets.ctypes.data
+        place, stride = targets.ctypes.data, 0
     else:
         goals = matrix("targets", targets, (rows, columns), outputs)
-        words[LOSS_TARGETS], words[LOSS_TARGET_LD] = goals.address, goals.stride
-    if weights is not None:
-        words[LOSS_WEIGHTS] = vector("weights", weights, rows, outputs).address
-    words[LOSS_ROWS] = vector("row_losses", row_losses, rows, outputs, written=True).address
-    words[LOSS_HITS] = vector("row_hits", row_hits, rows, outputs, written=True).address
-    setting = loss.smoothing if loss.formula is None else 1.0 / max(1, columns)
-    put_number(words, LOSS_SETTING, setting, outputs.dtype)
-    return words
+        place, stride = goals.address, goals.stride
+    return loss_words(
+        outputs.dtype, loss, columns, targets=place, target_ld=stride,
+        weights=0 if weights is None else vector("weights", weights, rows, outputs).address,
+        row_losses=vector("row_losses", row_losses, rows, outputs, written=True).address,
+        row_hits=vector("row_hits", row_hits, rows, outputs, written=True).address,
+    )
 
 
 def _check_index(index: np.ndarray | None, population: int, rows: int) -> None:

@@ -150,11 +150,6 @@ def number(value: float, dtype: str) -> Any:
     return _NUMBERS[dtype](value)
 
 
-def put_number(words: ctypes.Array, place: int, value: float, dtype: str) -> None:
-    """Store a number of ``dtype`` in the first bytes of a word of a block of words."""
-    _NUMBERS[dtype].from_buffer(words, 8 * place).value = value
-
-
 def _describe(value: object) -> str:
     if isinstance(value, np.ndarray):
         return f"dtype {value.dtype} (shape {value.shape})"

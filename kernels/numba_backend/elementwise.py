@@ -16,17 +16,13 @@ from .. import formulas
 from ..tracing.dual import derivative, value_and_derivative
 from ..tracing.vector import VectorMath
 from .emit import I32, I64, POINTER, Kernel, integer
+from .extra import MAP_LEARNED, MAP_PER_LEARNED, MAP_SCALE, MAP_SEED, MAP_STREAM, MAP_THRESHOLD
 from .machine import target
 
 NAME = "kernel"
 MASK_BLOCK = 64
 """Columns whose dropout words come from one row of Philox counters: four words, 16 columns each."""
 _MASK_GROUP = MASK_BLOCK // 4
-
-EXTRA_SEED, EXTRA_LAYER, EXTRA_THRESHOLD, EXTRA_SCALE, EXTRA_LEARNED = range(5)
-"""Words of a map's ``extra`` block. From EXTRA_LEARNED on, three words a learned parameter: its
-address, the address for the derivative by it, and that block's leading dimension."""
-EXTRA_PER_LEARNED = 3
 
 
 def map_module(
@@ -53,7 +49,7 @@ def map_module(
     first_row, first_column, first_place, step = place
     math = VectorMath(builder, dtype, kernel.lanes)
     learned = [
-        _Learned(kernel, extra, EXTRA_LEARNED + EXTRA_PER_LEARNED * number, first_column, shared)
+        _Learned(kernel, extra, MAP_LEARNED + MAP_PER_LEARNED * number, first_column, shared)
         for number in range(len(formula.learned))
     ]
 
@@ -119,12 +115,12 @@ class _Dropout:
         def word(number: int) -> ir.Value:
             return kernel.load(kernel.at(extra, number, element=I64), I64)
 
-        seed = word(EXTRA_SEED)
+        seed = word(MAP_SEED)
         high = kernel.builder.lshr(seed, integer(32))
         self.key = tuple(self._lanes(half) for half in (seed, high))
-        self.layer = self._lanes(word(EXTRA_LAYER))
-        self.threshold = self._lanes(word(EXTRA_THRESHOLD))
-        scale = kernel.load(kernel.at(extra, EXTRA_SCALE, element=I64))
+        self.stream = self._lanes(word(MAP_STREAM))
+        self.threshold = self._lanes(word(MAP_THRESHOLD))
+        scale = kernel.load(kernel.at(extra, MAP_SCALE, element=I64))
         self.scale = kernel.splat(scale)
 
     def _lanes(self, value: ir.Value):
@@ -145,7 +141,7 @@ class _Dropout:
                 lane = builder.add(
                     kernel.splat(kernel.narrow(group)), kernel.lane_numbers()
                 )
-                counter = (number, self.math.integer(lane), self._lanes(step), self.layer)
+                counter = (number, self.math.integer(lane), self._lanes(step), self.stream)
                 words = formulas.philox(self.math, counter, self.key)
                 for index, word in enumerate(words):
                     offset = builder.mul(block, integer(MASK_BLOCK))

@@ -10,25 +10,8 @@ import numpy as np
 from ..contract import IDENTITY, Binding, Dropout, Plan, Row
 from . import library, memory
 from . import table as t
-from .elementwise import (
-    EXTRA_LAYER,
-    EXTRA_LEARNED,
-    EXTRA_PER_LEARNED,
-    EXTRA_SCALE,
-    EXTRA_SEED,
-    EXTRA_THRESHOLD,
-    SOURCES,
-)
-from .rows import (
-    LOSS_HITS,
-    LOSS_INDEX,
-    LOSS_ROWS,
-    LOSS_SETTING,
-    LOSS_TARGET_LD,
-    LOSS_TARGETS,
-    LOSS_WEIGHTS,
-    LOSS_WORDS,
-)
+from .elementwise import SOURCES
+from .extra import LOSS_INDEX, MAP_STREAM, Learned, loss_words, map_words
 
 SQUARES_BLOCK = 4096
 """Gradient elements whose squares are added up before the sums are added."""
@@ -209,7 +192,7 @@ class Program:
         """Give every dropout the masks of this epoch."""
         for dropping in self._droppings:
             dropout = dropping.dropout._replace(epoch=epoch)
-            dropping.words[EXTRA_LAYER] = dropout.stream
+            dropping.words[MAP_STREAM] = dropout.stream
 
     def set_scalars(self, scalars: np.ndarray | None) -> None:
         """Use these optimizer scalars, (steps, 2, S)."""
@@ -261,7 +244,7 @@ class Program:
             kernel = library.activation(
                 self.dtype, activation, slope is not None, dropout is not None, False
             )
-            extra = self._extra(dropout)
+            extra = self._map_words(dropout, [])
         operation = self._rows(
             t.LINEAR, kernel, outputs, row.reads, row.writes, INNER=inputs,
             B=self._address(weight), HAS_BIAS=1, EXTRA=extra,
@@ -278,29 +261,31 @@ class Program:
             operation.share = _own()
         return operation
 
-    def _extra(self, dropout: Dropout | None, learned=()) -> int:
-        """The address of a block of extra words for a map."""
+    def _keep(self, words: np.ndarray) -> int:
+        """Keep a block of words alive; its address."""
+        self._alive.append(words)
+        return words.ctypes.data
+
+    def _map_words(self, dropout: Dropout | None, learned: list[Learned]) -> int:
+        """The address of the words of a map; null where it needs none."""
         if dropout is None and not learned:
             return 0
-        words = self._zeros(EXTRA_LEARNED + EXTRA_PER_LEARNED * len(learned), "int64")
         if dropout is not None:
-            words[EXTRA_SEED] = np.uint64(self.binding.seed).view(np.int64)
-            words[EXTRA_THRESHOLD] = dropout.threshold
-            words[EXTRA_SCALE : EXTRA_SCALE + 1].view(self.dtype)[0] = dropout.scale
-            words[EXTRA_LAYER] = dropout.stream
+            dropout = dropout._replace(seed=self.binding.seed)
+        words = map_words(self.dtype, dropout, learned)
+        if dropout is not None:
             self._droppings.append(_Dropping(words, dropout))
-        for number, (values, out) in enumerate(learned):
-            place = EXTRA_LEARNED + EXTRA_PER_LEARNED * number
-            words[place] = self._address(values)
-            if out is not None:
-                words[place + 1], words[place + 2] = self._address(out), self._stride(out)
-        return words.ctypes.data
+        return self._keep(words)
 
     def _map(self, row: Row) -> Iterable[_Operation]:
         x, *learned = row.reads
         y, *rest = row.writes
         slope = rest[0] if rest else None
-        outs = rest[1:] or [None] * len(learned)
+        outs = [(self._address(out), self._stride(out)) for out in rest[1:]]
+        numbers = [
+            Learned(self._address(name), *out)
+            for name, out in zip(learned, outs or [()] * len(learned), strict=True)
+        ]
         activation, dropout = row.settings["activation"], row.settings.get("dropout")
         shared = bool(learned) and self.plan.shape(learned[0]) == (1,) and (
             self.plan.shape(x)[-1] != 1)
@@ -309,7 +294,7 @@ class Program:
         )
         yield self._rows(
             t.MAP, kernel, self.plan.shape(x)[-1], row.reads, row.writes,
-            EXTRA=self._extra(dropout, list(zip(learned, outs, strict=True))),
+            EXTRA=self._map_words(dropout, numbers),
             **self._from(x, "A", "LDA"), **self._from(y, "C", "LDC"),
             **(self._from(slope, "SLOPE", "LD_SLOPE") if slope else {}),
         )
@@ -344,19 +329,17 @@ class Program:
         grad = row.writes[0] if row.writes[0] not in ("row_losses", "row_hits") else None
         targets, columns = self.binding.targets, self.plan.shape(outputs)[-1]
         labels = targets.ndim == 1
-        words = self._zeros(LOSS_WORDS, "int64")
-        words[LOSS_TARGETS] = targets.ctypes.data
-        words[LOSS_TARGET_LD] = 0 if labels else targets.strides[0] // self.itemsize
         weights = self.binding.weights
-        words[LOSS_WEIGHTS] = 0 if weights is None else weights.ctypes.data
-        words[LOSS_ROWS] = self._address("row_losses")
-        words[LOSS_HITS] = self._address("row_hits")
-        setting = use.smoothing if use.formula is None else 1.0 / columns
-        words[LOSS_SETTING : LOSS_SETTING + 1].view(self.dtype)[0] = setting
+        words = loss_words(
+            self.dtype, use, columns, targets=targets.ctypes.data,
+            target_ld=0 if labels else targets.strides[0] // self.itemsize,
+            weights=0 if weights is None else weights.ctypes.data,
+            row_losses=self._address("row_losses"), row_hits=self._address("row_hits"),
+        )
         self._index_words.append((words, LOSS_INDEX))
         yield self._rows(
             t.LOSS, library.loss(self.dtype, use, labels, grad is not None), columns,
-            row.reads, row.writes, EXTRA=words.ctypes.data,
+            row.reads, row.writes, EXTRA=self._keep(words),
             **self._from(outputs, "A", "LDA"), **(self._from(grad, "C", "LDC") if grad else {}),
         )
 

@@ -16,21 +16,17 @@ from ..tracing.dual import value_and_derivative
 from ..tracing.vector import VectorMath
 from .elementwise import NAME
 from .emit import I32, I64, POINTER, Kernel, integer
+from .extra import (
+    LOSS_HITS,
+    LOSS_INDEX,
+    LOSS_ROWS,
+    LOSS_SETTING,
+    LOSS_TARGET_LD,
+    LOSS_TARGETS,
+    LOSS_WEIGHTS,
+)
 from .machine import target
 
-(
-    LOSS_INDEX,
-    LOSS_TARGETS,
-    LOSS_TARGET_LD,
-    LOSS_WEIGHTS,
-    LOSS_ROWS,
-    LOSS_HITS,
-    LOSS_SETTING,
-) = range(7)
-"""Words of a loss's ``extra`` block: addresses of the index (or null), the targets, their leading
-dimension, the sample weights (or null), the outputs a row; then one number: the label smoothing of
-a cross-entropy, or 1 / columns for an elementwise loss."""
-LOSS_WORDS = 7
 _LOSS_ARGUMENTS = "pipiiiiipp"
 
 

@@ -1,0 +1,73 @@
+"""The words that maps and losses are given besides their arguments, in a block of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ..contract import Dropout, Loss
+
+MAP_SEED, MAP_STREAM, MAP_THRESHOLD, MAP_SCALE, MAP_LEARNED = range(5)
+"""Words of a map. From MAP_LEARNED on, MAP_PER_LEARNED words for each learned parameter: its
+address, the address for the derivative by it, and that block's leading dimension."""
+MAP_PER_LEARNED = 3
+
+(
+    LOSS_INDEX,
+    LOSS_TARGETS,
+    LOSS_TARGET_LD,
+    LOSS_WEIGHTS,
+    LOSS_ROWS,
+    LOSS_HITS,
+    LOSS_SETTING,
+) = range(7)
+"""Words of a loss: addresses of the index (or null), the targets, their leading dimension, the
+sample weights (or null), the outputs a row; then one number: the label smoothing of a
+cross-entropy, or 1 / columns for an elementwise loss."""
+_LOSS_WORDS = 7
+
+
+class Learned(NamedTuple):
+    """A learned parameter of a map: addresses of its values and of the derivatives by it."""
+
+    values: int
+    out: int = 0
+    ld_out: int = 0
+
+
+def map_words(dtype: str, dropout: Dropout | None, learned: Sequence[Learned] = ()) -> np.ndarray:
+    """The words of a map with dropout or learned parameters."""
+    words = np.zeros(MAP_LEARNED + MAP_PER_LEARNED * len(learned), np.int64)
+    if dropout is not None:
+        words[MAP_SEED] = np.uint64(dropout.seed).view(np.int64)
+        words[MAP_STREAM], words[MAP_THRESHOLD] = dropout.stream, dropout.threshold
+        _put_number(words, MAP_SCALE, dropout.scale, dtype)
+    words[MAP_LEARNED:] = np.ravel(learned)
+    return words
+
+
+def loss_words(
+    dtype: str,
+    loss: Loss,
+    columns: int,
+    *,
+    targets: int,
+    target_ld: int,
+    weights: int,
+    row_losses: int,
+    row_hits: int,
+) -> np.ndarray:
+    """The words of a loss over rows as they stand."""
+    words = np.zeros(_LOSS_WORDS, np.int64)
+    words[LOSS_TARGETS], words[LOSS_TARGET_LD] = targets, target_ld
+    words[LOSS_WEIGHTS], words[LOSS_ROWS], words[LOSS_HITS] = weights, row_losses, row_hits
+    setting = loss.smoothing if loss.formula is None else 1.0 / max(1, columns)
+    _put_number(words, LOSS_SETTING, setting, dtype)
+    return words
+
+
+def _put_number(words: np.ndarray, place: int, value: float, dtype: str) -> None:
+    """Store a number of ``dtype`` in the first bytes of a word."""
+    words[place : place + 1].view(dtype)[0] = value
