@@ -1,31 +1,122 @@
 """What a type checker must see of the installed package; checked with mypy --strict, never run."""
 
-from typing import assert_type
+from typing import Any, assert_type
 
 import numpy as np
+from numpy.typing import NDArray
 
 import fastnn
+from fastnn import functional, init, metrics, schedules
+from fastnn.data import Dataset
+from fastnn.kernels.contract import Backend, Plan
 
+Pair = tuple[NDArray[Any], NDArray[Any]]
+
+# Data
+
+assert_type(fastnn.data.digits(), Dataset)
+assert_type(fastnn.data.load("flowers.csv", label="species"), Dataset)
 X, y = fastnn.data.digits()
-train, validation, test = fastnn.data.split(X, y, (0.7, 0.15, 0.15), seed=0)
+parts = fastnn.data.split(X, y, (0.7, 0.15, 0.15), seed=0)
+assert_type(parts, list[Pair])
+train, validation, test = parts
+
+# Networks
+
+activations: list[fastnn.Layer] = [
+    fastnn.Identity(),
+    fastnn.Sigmoid(),
+    fastnn.Tanh(),
+    fastnn.ReLU(),
+    fastnn.LeakyReLU(0.01),
+    fastnn.PReLU(128),
+    fastnn.ELU(),
+    fastnn.SELU(),
+    fastnn.GELU("tanh"),
+    fastnn.SiLU(),
+    fastnn.Softplus(),
+    fastnn.Softmax(),
+    fastnn.Activation(lambda m, x: x * m.sigmoid(x), name="mine", beta=1.0),
+]
 model = fastnn.Sequential(
-    fastnn.Linear(64, 128), fastnn.ReLU(), fastnn.Dropout(0.2), fastnn.Linear(128, 10), seed=0
+    fastnn.Flatten(),
+    fastnn.Standardize.fit(X),
+    fastnn.Linear(64, 128),
+    fastnn.BatchNorm1d(128),
+    *activations,
+    fastnn.Dropout(0.2),
+    fastnn.Linear(128, 10),
+    seed=0,
+    dtype="float64",
 )
 assert_type(model, fastnn.Sequential)
+assert_type(model.parameter_count, int)
+assert_type(model.classes, list[str] | None)
+assert_type(model[0], fastnn.Layer)
+assert_type(model.plan(32), Plan)
+assert_type(fastnn.load("digits.safetensors"), fastnn.Sequential)
+model.save("digits.safetensors")
 
+# Training
+
+optimizers: list[fastnn.Optimizer] = [
+    fastnn.SGD(0.1, momentum=0.9),
+    fastnn.Momentum(0.1),
+    fastnn.Nesterov(0.1),
+    fastnn.Adagrad(),
+    fastnn.RMSprop(alpha=0.9),
+    fastnn.Adam(1e-3, betas=(0.9, 0.99)),
+    fastnn.AdamW(weight_decay=0.1),
+]
+losses: list[fastnn.Loss] = [
+    fastnn.CrossEntropyLoss(label_smoothing=0.1),
+    fastnn.BCEWithLogitsLoss(),
+    fastnn.MSELoss(),
+    fastnn.L1Loss(),
+    fastnn.HuberLoss(),
+    fastnn.Loss(lambda m, output, target: m.abs(output - target), name="mine"),
+]
 history = model.fit(
     X,
     y,
-    optimizer=fastnn.Adam(1e-3),
-    loss=fastnn.CrossEntropyLoss(),
+    optimizer=optimizers[0],
+    loss=losses[0],
     batch_size="full",
-    schedule=fastnn.schedules.Cosine(20),
+    schedule=schedules.Warmup(2, then=schedules.Cosine(20)),
     early_stopping=fastnn.EarlyStopping(patience=5),
     validation_data=validation,
+    class_weight="balanced",
+    callbacks=[lambda info: info.stop()],
+    metrics=["accuracy", metrics.accuracy],
+    clip_norm=1.0,
 )
 assert_type(history, fastnn.History)
-assert_type(model.evaluate(X, y), dict[str, float])
-assert_type(fastnn.load("digits.safetensors"), fastnn.Sequential)
-predictions: np.ndarray = model.predict(X)
-with fastnn.use_backend("numpy"):
-    assert_type(fastnn.get_num_threads(), int)
+assert_type(history["loss"], list[float])
+assert_type(model.evaluate(*test), dict[str, float])
+predictions: NDArray[Any] = model.predict(X)
+probabilities: NDArray[Any] = model.predict_proba(X)
+try:
+    model.fit(X, y, schedule=lambda epoch: 0.1 / (epoch + 1))
+except fastnn.DivergedError as error:
+    assert_type(error, fastnn.DivergedError)
+
+# A loop by hand, and the kernels alone
+
+logits: NDArray[Any] = model.train()(X)
+loss, grad = losses[0](logits, y)
+assert_type(loss, float)
+model.backward(grad)
+optimizers[1].step(model)
+optimizers[2].step([np.zeros(3)], [np.ones(3)])
+assert_type(fastnn.check_gradients(model, X, y, loss="cross_entropy"), dict[str, float])
+products: NDArray[Any] = functional.linear(X, np.zeros((64, 3)), np.zeros(3), activation="relu")
+weight: NDArray[Any] = init.he_normal(np.random.default_rng(0), (64, 3))
+
+# Backends
+
+with fastnn.use_backend("numpy") as backend:
+    assert_type(backend, Backend)
+fastnn.set_backend("numba")
+fastnn.set_num_threads(2)
+assert_type(fastnn.get_num_threads(), int)
+assert_type(fastnn.get_backend(), Backend)

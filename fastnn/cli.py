@@ -281,7 +281,8 @@ def _doctor(arguments: argparse.Namespace) -> None:
 
 def _output_path(arguments: argparse.Namespace) -> Path:
     """Where the model goes, refused before the training rather than after it."""
-    out: Path = arguments.out or Path(Path(arguments.data).name.partition(".")[0] + ".safetensors")
+    name = Path(arguments.data).resolve().name.partition(".")[0]
+    out: Path = arguments.out or Path(f"{name}.safetensors")
     if out.is_dir() or not os.access(out.parent, os.W_OK):
         raise ValueError(f"--out: {out} cannot be written: expected a file in a writable folder")
     return out

@@ -111,6 +111,10 @@ def read_parts(source: str, label: str | None, regression: bool, seed: int) -> P
     rest = own[0] if own else read(source, label)
     classes = None if regression else _classes_to_learn(source, rest)
     y = targets(rest, classes)
+    for kind, values in (("inputs", rest.X), ("labels", y)):
+        # Their mean and deviation come before any check that training makes.
+        if not np.isfinite(values).all():
+            raise ValueError(f"{source}: {kind} contain NaN or infinity; expected finite numbers")
     if own:
         train, validation = data.split(rest.X, y, _SHARES_BESIDE_TEST, seed=seed)
         test = own[1].X, targets(own[1], classes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import metadata
 
 import fastnn
@@ -30,7 +31,7 @@ def facts() -> Iterator[Fact]:
     yield "fastnn", f"{fastnn.__version__} ({fastnn.__path__[0]})"
     yield "Python", f"{platform.python_version()} ({sys.executable})"
     for package in ("NumPy", "Numba", "llvmlite", "tqdm"):
-        yield package, _or_reason(lambda package=package: metadata.version(package))
+        yield package, _or_reason(partial(metadata.version, package))
     yield "system", f"{platform.system()} {platform.release()}, {platform.machine()}"
     for name, find in (
         ("CPU", _cpu),
@@ -40,7 +41,7 @@ def facts() -> Iterator[Fact]:
     ):
         yield name, _or_reason(find)
     for name in backend.BACKENDS:
-        yield name, _or_reason(lambda name=name: _backend(name))
+        yield name, _or_reason(partial(_backend, name))
     yield "cache", _or_reason(_cache)
 
 

@@ -130,7 +130,7 @@ def _compare(
             values.append(value())
         flat[place] = before
         difference = (values[0] - values[1]) / (2.0 * step)
-        error = abs(difference - gradient.reshape(-1)[place]) / scale
+        error = float(abs(difference - gradient.reshape(-1)[place])) / scale
         if not error <= _TOLERANCE:
             where = tuple(int(i) for i in np.unravel_index(place, array.shape))
             raise GradientError(

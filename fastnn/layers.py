@@ -43,6 +43,7 @@ class Layer:
     training = True
     _arrays: Mapping[str, np.ndarray] | None = None
     _grads: Mapping[str, np.ndarray] | None = None
+    _gave: tuple[tuple[int, ...], np.dtype] | None = None
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         """Outputs (B, O) for inputs (B, I); what ``backward`` needs is kept."""
@@ -102,6 +103,20 @@ class Layer:
         """The gradient by a parameter."""
         self.array(name)
         return self._grads[name]
+
+    def _give(self, y: np.ndarray) -> np.ndarray:
+        """An output, whose shape and dtype ``backward`` will want."""
+        self._gave = y.shape, y.dtype
+        return y
+
+    def _take(self, grad: ArrayLike) -> np.ndarray:
+        """A gradient by the last output."""
+        if self._gave is None:
+            raise RuntimeError(f"{self!r}.backward() follows a forward()")
+        (shape, dtype), matrix = self._gave, checks.as_matrix("grad", grad)
+        if matrix.shape != shape:
+            raise ValueError(f"grad has shape {matrix.shape}; expected {shape}")
+        return np.ascontiguousarray(matrix, dtype)
 
     def _stand_alone(self) -> None:
         trained = Arena(self.parameters(), "float32")
@@ -221,10 +236,10 @@ class Linear(Layer):
         self._x = np.ascontiguousarray(x, weight.dtype)
         y = np.empty((len(x), self.width), weight.dtype)
         _backend().linear(self._x, weight, self.bias, y)
-        return y
+        return self._give(y)
 
     def backward(self, grad: np.ndarray) -> np.ndarray:
-        grad = _incoming(grad, self.weight.dtype)
+        grad = self._take(grad)
         _backend().linear_grad_weight(self._x, grad, self.grad_weight, self.grad_bias)
         out = np.empty_like(self._x)
         _backend().linear_grad_input(grad, self.weight, None, out)
@@ -277,10 +292,10 @@ class Activation(Layer):
     def forward(self, x: np.ndarray) -> np.ndarray:
         y, self._slope = np.empty_like(x), np.empty_like(x)
         _backend().map(x, y, self._slope, self.use)
-        return y
+        return self._give(y)
 
     def backward(self, grad: np.ndarray) -> np.ndarray:
-        out = _incoming(grad, self._slope.dtype).copy()
+        out = self._take(grad).copy()
         _backend().multiply(out, self._slope)
         return out
 
@@ -414,10 +429,10 @@ class PReLU(Activation):
         x = np.ascontiguousarray(x, self.slope.dtype)
         y, self._slope, self._by_slope = (np.empty_like(x) for _ in range(3))
         _backend().map(x, y, self._slope, self.use, [self.slope], [self._by_slope])
-        return y
+        return self._give(y)
 
     def backward(self, grad: np.ndarray) -> np.ndarray:
-        grad = _incoming(grad, self._slope.dtype)
+        grad = self._take(grad)
         sums = np.empty(grad.shape[1], grad.dtype)
         _backend().column_sums(grad, self._by_slope, sums)
         self.grad_slope[...] = sums.sum() if self.num_parameters == 1 else sums
@@ -437,10 +452,10 @@ class Softmax(Layer):
     def forward(self, x: np.ndarray) -> np.ndarray:
         self._y = np.empty_like(x)
         _backend().softmax(x, self._y)
-        return self._y
+        return self._give(self._y)
 
     def backward(self, grad: np.ndarray) -> np.ndarray:
-        out = _incoming(grad, self._y.dtype).copy()
+        out = self._take(grad).copy()
         _backend().softmax_grad(self._y, out)
         return out
 
@@ -468,16 +483,17 @@ class Dropout(Layer):
     def forward(self, x: np.ndarray) -> np.ndarray:
         if not self.training or self.p == 0.0:
             self._slope = None
-            return x
+            return self._give(x)
         y, self._slope = np.empty_like(x), np.empty_like(x)
         _backend().map(x, y, self._slope, dropout=self._mask)
         self._mask = self._mask._replace(step=self._mask.step + 1)
-        return y
+        return self._give(y)
 
     def backward(self, grad: np.ndarray) -> np.ndarray:
+        grad = self._take(grad)
         if self._slope is None:
-            return np.asarray(grad)
-        out = _incoming(grad, self._slope.dtype).copy()
+            return grad
+        out = grad.copy()
         _backend().multiply(out, self._slope)
         return out
 
@@ -538,7 +554,7 @@ class BatchNorm1d(Layer):
             _backend().batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias, self.eps, None, y
             )
-            return y
+            return self._give(y)
         if len(x) < 2:
             raise ValueError(f"{self!r} in training needs two rows at least, got {len(x)}")
         mean, self._variance = (np.empty(self.features, x.dtype) for _ in range(2))
@@ -551,12 +567,12 @@ class BatchNorm1d(Layer):
         backend.batch_norm(
             x, mean, self._variance, self.weight, self.bias, self.eps, self._x_hat, y
         )
-        return y
+        return self._give(y)
 
     def backward(self, grad: np.ndarray) -> np.ndarray:
+        out = self._take(grad).copy()
         if self._x_hat is None:
             raise RuntimeError(f"{self!r}.backward() follows a forward() in training only")
-        out = _incoming(grad, self._x_hat.dtype).copy()
         backend = _backend()
         backend.column_sums(out, None, self.grad_bias)
         backend.column_sums(out, self._x_hat, self.grad_weight)
@@ -630,10 +646,10 @@ class Standardize(Layer):
         x = np.ascontiguousarray(x, self.mean.dtype)
         y = np.empty_like(x)
         _backend().map(x, y, None, self.use, [self.mean, self.inverse_scale])
-        return y
+        return self._give(y)
 
     def backward(self, grad: np.ndarray) -> np.ndarray:
-        return _incoming(grad, self.mean.dtype) * self.inverse_scale
+        return self._take(grad) * self.inverse_scale
 
     def arguments(self) -> dict[str, Any]:
         return {"mean": self._mean.tolist(), "scale": self._scale.tolist()}
@@ -689,8 +705,3 @@ def _backend():
     from .backend import get_backend
 
     return get_backend()
-
-
-def _incoming(grad: ArrayLike, dtype: np.dtype) -> np.ndarray:
-    matrix = checks.as_matrix("grad", grad)
-    return np.ascontiguousarray(matrix, dtype)

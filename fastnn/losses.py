@@ -84,6 +84,8 @@ class Loss:
         from .backend import get_backend
 
         z = floating("outputs", outputs)
+        if not len(z):
+            raise ValueError("outputs has no rows")
         prepared = self.targets(targets, z.shape[1], z.dtype.name, len(z))
         weights = weights_of(sample_weight, len(z), z.dtype.name)
         total = float(len(z)) if weights is None else float(weights.sum(dtype=np.float64))

@@ -18,6 +18,7 @@ from . import backend as backends
 from . import checks, losses, model_files, optim
 from . import metrics as metric_functions
 from .kernels.contract import Binding
+from .kernels.interrupts import interrupts_later
 from .layers import BatchNorm1d, Dropout
 from .losses import BCEWithLogitsLoss, CrossEntropyLoss, Loss
 from .plan import Training, can_lower, lower
@@ -193,7 +194,8 @@ def fit(
     early_stopping : EarlyStopping or int, optional
         A number is its patience.
     callbacks : iterable of callable
-        Each is called with an :class:`EpochInfo` after every epoch.
+        Each is called with an :class:`EpochInfo` after every epoch; training goes on with the
+        weights that it leaves.
     sample_weight : array (N,), optional
         Weighted losses divide by the sum of the weights.
     class_weight : dict, array or "balanced", optional
@@ -349,6 +351,10 @@ def _class_weights(class_weight, targets, outputs, loss) -> np.ndarray:
         table = np.asarray(class_weight, np.float64)
         if table.shape != (classes,):
             raise ValueError(f"class_weight has shape {table.shape}; expected ({classes},)")
+    if not (np.isfinite(table).all() and (table >= 0.0).all()):
+        raise ValueError(
+            f"class_weight is {class_weight!r}; expected finite weights, none negative"
+        )
     return members @ table
 
 
@@ -525,17 +531,19 @@ class _Session:
         model = self.model
         self.optimizer.attach(model)
         model.optimizer, model.loss, model.history = self.optimizer, self.data.loss, History()
+        self.schedule.reset()
         if self.saved is not None:
             self._resume(*self.saved)
         model.history.stopped_early = self.stopping.done
         stepper = self._stepper()
         with _Progress(self.progress, self.epochs * self.data.steps, self.first_epoch
                        * self.data.steps) as bar:
-            for epoch in range(self.first_epoch, self.epochs):
-                if self.stopping.done:
-                    break
-                if self._epoch(stepper, epoch, bar):
-                    break
+            try:
+                for epoch in range(self.first_epoch, self.epochs):
+                    if self.stopping.done or self._epoch(stepper, epoch, bar):
+                        break
+            finally:
+                stepper.store()
         self.stopping.restore(model)
         return model.history
 
@@ -560,8 +568,9 @@ class _Session:
         )
         if self.augment is not None:
             stepper.replace_rows(self._augmented())
+        stepper.begin(order, rates)
         try:
-            stepper.epoch(order, rates, bar)
+            stepper.finish(bar)
         finally:
             done = stepper.losses
             optimizer.updates += stepper.steps_done
@@ -570,7 +579,7 @@ class _Session:
                 history.updates.setdefault("lr", []).extend(rates[: len(done)].tolist())
         optimizer.epochs += 1
         logs = {"loss": data.mean_loss(done, order)}
-        if self._observed or epoch + 1 == self.epochs:
+        if self._observed:
             stepper.store()
         for name, function in self.metrics.items():
             if function is None:
@@ -581,7 +590,10 @@ class _Session:
             logs |= {f"val_{name}": value for name, value in self.validation.measure().items()}
         logs["lr"] = float(rates[-1])
         history.add(logs)
-        return self._after(epoch, logs, bar)
+        ends = self._after(epoch, logs, bar)
+        if self.callbacks:
+            stepper.load()
+        return ends
 
     @property
     def _observed(self) -> bool:
@@ -609,7 +621,9 @@ class _Session:
         generator = np.random.Generator(
             np.random.Philox(key=[self.order.seed, self.optimizer.epochs])
         )
-        rows = self.model.rows("augment(X)", self.augment(self.data.x, generator))
+        x = self.data.x.view()
+        x.flags.writeable = False  # it may be the caller's own
+        rows = self.model.rows("augment(X)", self.augment(x, generator))
         if rows.shape != self.data.x.shape:
             raise ValueError(
                 f"augment gave shape {rows.shape}; expected that of X, {self.data.x.shape}"
@@ -691,28 +705,27 @@ class _CompiledSteps:
 
     def replace_rows(self, x: np.ndarray) -> None:
         """Train on other rows from here on."""
-        self.run.store()
+        self.store()
         self._start(x)
 
-    def epoch(self, order: np.ndarray | None, rates: np.ndarray, bar: _Progress) -> None:
-        """Train one epoch; raises DivergedError, or KeyboardInterrupt, with the weights stored."""
-        session, run, data = self.session, self.run, self.session.data
-        optimizer = session.optimizer
+    def begin(self, order: np.ndarray | None, rates: np.ndarray) -> None:
+        """Get an epoch ready."""
+        optimizer, data = self.session.optimizer, self.session.data
         scalars = optimizer.scalars(optimizer.updates, rates, data.dtype)
-        run.begin(order, len(data.x), scalars, optimizer.epochs)
-        seen = 0
+        self.run.begin(order, len(data.x), scalars, optimizer.epochs)
+        self.rates = rates
+
+    def finish(self, bar: _Progress) -> None:
+        """Train the epoch; DivergedError and KeyboardInterrupt leave the last good step."""
+        run, seen = self.run, 0
         outcome = "stopped"
-        try:
-            while outcome == "stopped":
-                outcome = run.advance(_SLICE)
-                bar.move(run.step - seen)
-                seen = run.step
-        except BaseException:
-            run.store()
-            raise
+        while outcome == "stopped":
+            outcome = run.advance(_SLICE)
+            bar.move(run.step - seen)
+            seen = run.step
         if outcome == "diverged":
-            run.store()
-            raise _diverged(session, run.step, float(run.losses()[-1]), float(rates[run.step]))
+            rate = float(self.rates[run.step])
+            raise _diverged(self.session, run.step, float(run.losses()[-1]), rate)
 
     @property
     def steps_done(self) -> int:
@@ -727,7 +740,13 @@ class _CompiledSteps:
         return float(self.run.hits().sum(dtype=np.float64))
 
     def store(self) -> None:
-        self.run.store()
+        """Bring the model up to date."""
+        with interrupts_later():
+            self.run.store()
+
+    def load(self) -> None:
+        """Go on with what the model has."""
+        self.run.load()
 
 
 class _EagerSteps:
@@ -739,14 +758,17 @@ class _EagerSteps:
     def replace_rows(self, x: np.ndarray) -> None:
         self.x = x
 
-    def epoch(self, order: np.ndarray | None, rates: np.ndarray, bar: _Progress) -> None:
-        data, model = self.session.data, self.session.model
+    def begin(self, order: np.ndarray | None, rates: np.ndarray) -> None:
+        self.rows, self.rates = np.arange(len(self.x)) if order is None else order, rates
         self.steps_done, self._losses, self._hits = 0, [], 0.0
-        rows, training = np.arange(len(self.x)) if order is None else order, model.training
+
+    def finish(self, bar: _Progress) -> None:
+        data, model = self.session.data, self.session.model
+        training = model.training
         model.train()
         try:
-            for number, rate in enumerate(rates):
-                chosen = rows[number * data.batch_rows : (number + 1) * data.batch_rows]
+            for number, rate in enumerate(self.rates):
+                chosen = self.rows[number * data.batch_rows : (number + 1) * data.batch_rows]
                 self._step(chosen, float(rate))
                 bar.move(1)
         finally:
@@ -768,9 +790,12 @@ class _EagerSteps:
             raise _diverged(session, self.steps_done, loss, rate)
         for layer in reversed(data.layers):
             grad = layer.backward(grad)
-        session.optimizer.step_model(session.model, rate, session.clip_norm, session.clip_value,
-                                     session.optimizer.updates + self.steps_done)
-        self.steps_done += 1
+        with interrupts_later():
+            session.optimizer.step_model(
+                session.model, rate, session.clip_norm, session.clip_value,
+                session.optimizer.updates + self.steps_done,
+            )
+            self.steps_done += 1
         self._hits += hits
 
     @property
@@ -783,6 +808,8 @@ class _EagerSteps:
 
     def store(self) -> None:
         """The weights are where they belong."""
+
+    load = store
 
 
 def _diverged(session: _Session, step: int, loss: float, rate: float) -> DivergedError:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import gzip
+import os
 import re
 import signal
 import subprocess
@@ -311,6 +313,7 @@ def test_doctor_says_where_the_thread_count_is_from(run: Run, monkeypatch) -> No
         ("train --data iris.csv --label species --regression", "text, such as 'setosa'"),
         ("train --data iris.csv", "label"),
         ("train --data broken.csv", "broken.csv"),
+        ("train --data holes.csv", "holes.csv: inputs contain NaN or infinity"),
         ("train --device tpu", "'tpu'"),
         ("train --label-smoothing 1.5", "1.5"),
         ("evaluate digits.safetensors iris.csv --label species", "text, such as 'setosa'"),
@@ -327,6 +330,7 @@ def test_bad_input_is_one_line_and_code_2(
 ) -> None:
     (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 and no more")
     (tmp_path / "broken.csv").write_bytes(b"a,label\n1,\xff\n")
+    (tmp_path / "holes.csv").write_text("a,label\n1,0\nnan,1\n2,0\n3,1\n4,0\n")
     fastnn.Sequential(fastnn.Linear(64, 10), seed=0).save(tmp_path / "digits.safetensors")
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     code, output, error = run(*arguments.split())
@@ -355,16 +359,39 @@ def test_failed_save_is_code_1(run: Run, monkeypatch) -> None:
     assert "No space left on device" in error
 
 
-def command(*arguments: str, folder: Path) -> subprocess.Popen:
+def command(*arguments: str, folder: Path, stderr: int = subprocess.PIPE) -> subprocess.Popen:
     """The command in a process of its own, finding fastnn where this one does."""
     code = f"import sys; sys.path[:0] = {sys.path!r}; from fastnn.cli import main; sys.exit(main())"
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
         cwd=folder,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         text=True,
     )
+
+
+def read_terminal(terminal: int) -> str:
+    """What came in; nothing once the other end is closed, which Linux calls an error."""
+    try:
+        return os.read(terminal, 4096).decode(errors="replace")
+    except OSError as error:
+        assert error.errno == errno.EIO
+        return ""
+
+
+def test_progress_bar_on_a_terminal_alone(tmp_path: Path) -> None:
+    termios = pytest.importorskip("termios", reason="pseudo-terminals are of POSIX")
+    terminal, stderr = os.openpty()
+    termios.tcsetwinsize(terminal, (24, 120))
+    with command("train", "--epochs", "3", folder=tmp_path, stderr=stderr) as process:
+        os.close(stderr)
+        shown = "".join(iter(lambda: read_terminal(terminal), ""))
+        output = process.stdout.read()
+    os.close(terminal)
+    assert process.returncode == 0
+    assert "100%|" in shown and "update/s" in shown
+    assert "\r" not in output and len(re.findall("^epoch", output, re.MULTILINE)) == 3
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGINT is a POSIX signal")

@@ -22,10 +22,8 @@ every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 @pytest.fixture(params=["numpy", "numba"], autouse=True, scope="module")
 def backend(request):
-    before = fastnn.get_backend().name
-    fastnn.set_backend(request.param)
-    yield request.param
-    fastnn.set_backend(before)
+    with fastnn.use_backend(request.param):
+        yield request.param
 
 
 def numbers(dtype: str, *shape: int, seed: int = 0) -> np.ndarray:

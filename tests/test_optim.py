@@ -30,10 +30,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.fixture(params=["numpy", "numba"], autouse=True, scope="module")
 def backend(request):
-    before = fastnn.get_backend().name
-    fastnn.set_backend(request.param)
-    yield request.param
-    fastnn.set_backend(before)
+    with fastnn.use_backend(request.param):
+        yield request.param
 
 
 def make(name: str, keywords: dict[str, Any]) -> fastnn.Optimizer:

@@ -85,6 +85,12 @@ def test_type_checkers_see_exactly_the_public_names() -> None:
     assert declared == homes
 
 
+@in_checkout
+def test_type_check_covers_every_public_name() -> None:
+    checked = (CHECKOUT / ".ci" / "public_api.py").read_text(encoding="utf-8")
+    assert set(fastnn.__all__) - set(re.findall(r"\w+", checked)) == set()
+
+
 def test_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'fastnn' has no attribute 'Lniear'"):
         fastnn.Lniear  # noqa: B018

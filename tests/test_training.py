@@ -20,7 +20,7 @@ import reference
 from checks import Bound, assert_close
 
 import fastnn
-from fastnn import schedules
+from fastnn import schedules, training
 from fastnn.layers import Layer
 from fastnn.training import EagerWarning
 
@@ -31,10 +31,8 @@ every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 @pytest.fixture(params=["numpy", "numba"], autouse=True, scope="module")
 def backend(request):
-    before = fastnn.get_backend().name
-    fastnn.set_backend(request.param)
-    yield request.param
-    fastnn.set_backend(before)
+    with fastnn.use_backend(request.param):
+        yield request.param
 
 
 # Networks, data and the truth
@@ -76,13 +74,11 @@ def each_part(model) -> list[np.ndarray]:
     return [*weights, *biases]
 
 
-def truth(model, x, y, batches, optimizer, weight=None, activation="tanh"):
+def truth(model, x, y, batches, optimizer, weight=None, loss=reference.cross_entropy):
     """Weights, biases and the loss before each update, from the model's present weights."""
     fed = ((x[b], y[b]) if weight is None else (x[b], y[b], weight[b]) for b in batches)
     weights, biases = ([array.astype(float) for array in each] for each in parts(model))
-    return reference.train_dense(
-        weights, biases, activation, reference.cross_entropy, optimizer, fed
-    )
+    return reference.train_dense(weights, biases, "tanh", loss, optimizer, fed)
 
 
 def rounding(dtype, updates, rows, expected) -> Bound:
@@ -233,25 +229,60 @@ def test_clipped_gradients(norm, value, batch_size, dtype):
         assert_close(actual, expected, rounding(dtype, updates, batch_size, expected))
 
 
+LOSSES = [
+    (fastnn.CrossEntropyLoss(), reference.cross_entropy, "labels"),
+    (fastnn.CrossEntropyLoss(), reference.cross_entropy, "soft"),
+    (
+        fastnn.CrossEntropyLoss(0.25),
+        functools.partial(reference.cross_entropy, label_smoothing=0.25), "labels",
+    ),
+    (fastnn.BCEWithLogitsLoss(), reference.binary_cross_entropy, "soft"),
+    (fastnn.MSELoss(), reference.mean_squared_error, "soft"),
+    (fastnn.L1Loss(), reference.mean_absolute_error, "soft"),
+    (fastnn.HuberLoss(0.25), functools.partial(reference.huber, delta=0.25), "soft"),
+]  # fmt: skip
+
+
 @every_dtype
-def test_dropout_takes_the_seed_of_fit(dtype):
-    x, y = data(dtype=dtype)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("batch_size", [8, 600])
+@pytest.mark.parametrize("loss, expected_loss, kind", LOSSES)
+def test_every_loss(loss, expected_loss, kind, batch_size, weighted, dtype):
+    rows = 1100 if batch_size > ROWS else ROWS
+    rng, (x, y) = np.random.default_rng(2), data(rows, dtype)
+    if kind == "soft":
+        y = reference.softmax(rng.normal(size=(rows, CLASSES))).astype(dtype)
+    weight = rng.uniform(0.5, 2, rows).astype(dtype) if weighted else None
+    model = network(dtype)
+    batches = list(orders(rows, batch_size, 1, 0, "shuffle"))
+    expected = truth(model, x, y, batches, lambda: reference.SGD(0.1), weight, expected_loss)
+    history = model.fit(
+        x, y, loss=loss, optimizer=fastnn.SGD(0.1), batch_size=batch_size, sample_weight=weight,
+        history="update",
+    )  # fmt: skip
+    assert_trained(model, history, expected, rows)
+
+
+@every_dtype
+@pytest.mark.parametrize("rows, batch", [(ROWS, 20), (700, 600)])
+def test_dropout_takes_the_seed_of_fit(rows, batch, dtype):
+    x, y = data(rows, dtype)
     model = fastnn.Sequential(
         fastnn.Dropout(0.25), fastnn.Linear(INPUTS, CLASSES), dtype=dtype, seed=1
     )
-    batches = list(orders(ROWS, 20, 2, 9, "shuffle"))
-    dropped = []
-    for number, batch in enumerate(batches):
-        keep = reference.dropout_mask(9, number // 3, number % 3, 0, len(batch), INPUTS, 0.25)
-        dropped.append((reference.dropout(x[batch], keep, 0.25), y[batch]))
+    dropped, steps = [], -(-rows // batch)
+    for number, chosen in enumerate(orders(rows, batch, 2, 9, "shuffle")):
+        place = (9, number // steps, number % steps, 0)
+        keep = reference.dropout_mask(*place, len(chosen), INPUTS, 0.25)
+        dropped.append((reference.dropout(x[chosen], keep, 0.25), y[chosen]))
     weights, biases = parts(model)
     expected = reference.train_dense(
         weights, biases, "tanh", reference.cross_entropy, lambda: reference.SGD(0.1), dropped
     )
     history = model.fit(
-        x, y, optimizer=fastnn.SGD(0.1), batch_size=20, epochs=2, seed=9, history="update"
+        x, y, optimizer=fastnn.SGD(0.1), batch_size=batch, epochs=2, seed=9, history="update"
     )
-    assert_trained(model, history, expected, 20)
+    assert_trained(model, history, expected, rows)
 
 
 def test_the_default_optimizer_is_adam_and_the_default_loss_follows_the_targets():
@@ -434,6 +465,13 @@ def test_the_rate_is_reduced_on_a_plateau():
     assert history["lr"] == [0.5, 0.5, 0.25, 0.125]  # no loss is ever better by all of itself
 
 
+def test_a_schedule_begins_anew_with_every_fit():
+    x, y = data()
+    schedule = schedules.ReduceOnPlateau(factor=0.5, patience=0, threshold=1.0, monitor="loss")
+    rates = [network().fit(x, y, epochs=3, schedule=schedule)["lr"] for _ in range(2)]
+    assert rates[0] == rates[1]
+
+
 # Early stopping and callbacks
 
 
@@ -503,6 +541,21 @@ def test_callbacks_see_every_epoch_and_may_stop():
     assert [epoch for epoch, _ in seen] == [1, 2, 3]
     assert [logs["loss"] for _, logs in seen] == history["loss"]
     assert history.stopped_early
+
+
+def test_training_goes_on_with_the_weights_that_a_callback_sets():
+    x, y = data()
+    model, expected = network(), network()
+
+    def halve(info):
+        info.model.arena.flat[:] *= 0.5
+
+    model.fit(x, y, epochs=2, callbacks=[halve], optimizer=fastnn.Adam(0.1))
+    optimizer = fastnn.Adam(0.1)
+    for _ in range(2):
+        expected.fit(x, y, optimizer=optimizer)
+        expected.arena.flat[:] *= 0.5
+    np.testing.assert_array_equal(model.arena.flat, expected.arena.flat)
 
 
 def test_callbacks_change_nothing_by_looking():
@@ -640,6 +693,27 @@ def test_ctrl_c_in_a_callback_keeps_history_and_weights():
     assert np.isfinite(model.arena.flat).all() and (model.arena.flat != weights[0]).any()
 
 
+@pytest.mark.parametrize("moment", ["show", "move"])
+def test_ctrl_c_between_two_steps_keeps_their_weights(moment, monkeypatch):
+    x, y = data()
+    model, expected = network(), network()
+    calls = []
+
+    def interrupt(bar, *arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training._Progress, moment, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(x, y, epochs=10)
+    monkeypatch.undo()
+    expected.fit(x, y, epochs=3)
+    np.testing.assert_array_equal(model.arena.flat, expected.arena.flat)
+    assert model.optimizer.updates == expected.optimizer.updates
+    assert model.history.epochs == (3 if moment == "show" else 2)
+
+
 INTERRUPTED = """
     import os, signal, threading, time
     import numpy as np
@@ -655,9 +729,11 @@ INTERRUPTED = """
     def interrupt():
         sent.append(time.monotonic())
         os.kill(os.getpid(), signal.SIGINT)
-    threading.Timer(0.5, interrupt).start()
+    def begin(info):
+        if info.epoch == 1:
+            threading.Timer(0.1, interrupt).start()
     try:
-        model.fit(x, y, epochs=10**6, batch_size="full")
+        model.fit(x, y, epochs=10**6, batch_size="full", callbacks=[begin])
     except KeyboardInterrupt:
         late = time.monotonic() - sent[0]
         assert late <= 1.0, late
@@ -720,6 +796,17 @@ def test_augmented_rows_are_what_is_trained_on():
     assert len(set(seen)) == 2
     network().fit(x, y, epochs=2, augment=shift, seed=3)
     assert seen[2:] == seen[:2]
+
+
+def test_augmentation_cannot_write_into_the_data():
+    x, y = data()
+
+    def in_place(rows, generator):
+        rows += 1.0
+        return rows
+
+    with pytest.raises(ValueError, match="read-only"):
+        network().fit(x, y, augment=in_place)
 
 
 @pytest.mark.parametrize("progress", [True, False, None])

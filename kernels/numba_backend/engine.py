@@ -130,6 +130,31 @@ def _linear(p, o, me, threads, at):
 
 
 @inline
+def _linear_in_place(p, o, at):
+    """y = f(x W + b) for a few rows, W as its owner keeps it; for one thread."""
+    size, lanes, columns = p[t.ITEMSIZE], p[t.LANES], p[o + t.COLUMNS]
+    a, lda, ldc = p[o + t.A], p[o + t.LDA], p[o + t.LDC]
+    row = 0
+    while row < at.rows:
+        vectors = p[t.WIDEST] if at.rows - row > 1 else t.EDGE_VECTORS
+        rows, column = 0, 0
+        while column < columns:
+            valid = min(columns - column, vectors * lanes)
+            width = (valid + lanes - 1) // lanes
+            rest = p[t.EDGE_TILES] + (width - 1) * t.TILE_WORDS + 2 * min(at.rows - row, t.TALLEST)
+            rows = p[rest]
+            call(p[rest + 1], p[o + t.INNER], a + row * lda * size, lda,
+                 p[o + t.B] + column * size, p[o + t.LDB],
+                 p[o + t.C] + (row * ldc + column) * size, ldc, valid,
+                 p[o + t.BIAS] + column * size if p[o + t.BIAS] else 0)
+            column += valid
+        row += rows
+    if p[o + t.KERNEL]:
+        call(p[o + t.KERNEL], p[o + t.C], ldc, p[o + t.C], ldc, 0, 0, at.rows, columns,
+             at.first_row, 0, 0, at.step, p[o + t.EXTRA])
+
+
+@inline
 def _dots(p, o, me, threads, rows):
     """The gradient by the input, for few rows: dot products with the weights' rows, by panels.
 
@@ -402,6 +427,8 @@ def _operate(p, o, control, me, threads, at):
         _linear(p, o, me, threads, at)
     elif operation == t.GRAD_WEIGHT or operation == t.UPDATE:
         _weights(p, o, me, threads, at)
+    elif operation == t.LINEAR_IN_PLACE:
+        _linear_in_place(p, o, at)
     elif operation == t.DOTS:
         _dots(p, o, me, threads, at.rows)
     elif operation == t.TRANSPOSE:
@@ -489,6 +516,20 @@ def run(p, control, me, threads):
         control[t.STEP], control[t.CHUNK], control[t.STATUS] = step, chunk, status
     call(p[t.RESTORE_KERNEL], saved)
     return status
+
+
+@inline
+def predict(p, x, row_bytes, rows, out):
+    """Outputs of a few rows, in this thread; returns 1, or 0 where x has NaN or infinity."""
+    saved = call(p[t.FLUSH_KERNEL])
+    gather, copy_out = p[t.CHUNK_BEGIN], p[t.CHUNK_END] - t.WIDTH
+    p[gather + t.A], p[gather + t.LDA] = x, row_bytes
+    p[copy_out + t.C] = out
+    finite = call(p[gather + t.TAIL], x, row_bytes, rows, p[gather + t.COLUMNS])
+    if finite:
+        _walk(p, p[t.CHUNK_END], p, 0, 1, Place(0, 0, 0, rows, rows, 0, 0))
+    call(p[t.RESTORE_KERNEL], saved)
+    return finite
 
 
 @inline

@@ -19,21 +19,20 @@ def support_kernels() -> dict[str, int]:
 
 
 @functools.cache
-def tile_tables(dtype: str) -> tuple[list[int], list[int]]:
-    """For products over rows and over columns: height and address for each width and rest."""
-    addresses = objects.build_part(f"products {dtype}", lambda: products.module(dtype))
-    tables = []
-    for transposed in (False, True):
-        words = []
-        tiles = products.tiles(transposed)
-        for vectors in range(1, target().widest() + 1):
-            heights = [tile.rows for tile in tiles if tile.vectors == vectors]
-            for rest in range(t.TALLEST + 1):
-                height = max((h for h in heights if h <= rest), default=0)
-                name = products.name(transposed, Tile(vectors, height))
-                words += [height, addresses.get(name, 0)]
-        tables.append(words)
-    return tables[0], tables[1]
+def tile_table(dtype: str, kind: str) -> list[int]:
+    """For a kind of product: height and address of its tile for each width and rest of rows."""
+    kinds = (kind,) if kind == products.EDGE else (products.ROWS, products.COLUMNS)
+    addresses = objects.build_part(
+        f"products {kinds} {dtype}", lambda: products.module(dtype, *kinds)
+    )
+    words, tiles = [], products.tiles(kind)
+    for vectors in range(1, t.EDGE_VECTORS + 1):
+        heights = [tile.rows for tile in tiles if tile.vectors == vectors]
+        for rest in range(t.TALLEST + 1):
+            height = max((h for h in heights if h <= rest), default=0)
+            name = products.name(kind, Tile(vectors, height))
+            words += [height, addresses.get(name, 0)]
+    return words
 
 
 @functools.cache

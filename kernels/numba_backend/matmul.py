@@ -11,7 +11,7 @@ import functools
 
 import numpy as np
 
-from . import library, memory
+from . import library, memory, products
 from . import table as t
 from .blocks import NOTHING, Block
 from .compiled import control
@@ -109,7 +109,7 @@ def product(
 @functools.cache
 def _template(dtype: str) -> np.ndarray:
     """The table of a product, with what depends on the dtype alone."""
-    rows, columns = library.tile_tables(dtype)
+    rows, columns = (library.tile_table(dtype, kind) for kind in (products.ROWS, products.COLUMNS))
     support = library.support_kernels()
     table = np.zeros(_TILES + len(rows) + len(columns), np.int64)
     table[_TILES:] = rows + columns

@@ -8,23 +8,31 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from .emit import Kernel, integer
+from .emit import I64, Kernel, integer
 from .machine import Tile, target
-from .table import NARROW
+from .table import EDGE_VECTORS, NARROW
 
 ARGUMENTS = "ipipipiip"
-"""inner, a, lda, b, ldb, c, ldc, accumulate, bias: see :func:`_emit_tile`."""
+"""inner, a, lda, b, ldb, c, ldc, accumulate (of an edge: columns), bias (or null)."""
+ROWS, COLUMNS, EDGE = "rows", "columns", "edge"
+"""How the operands of a tile lie: A's rows apart and B in panels; A as (inner, rows) and B as rows
+of a batch; or, for a few rows, B as its owner keeps it, of which nothing behind its last column is
+read."""
 
 
-def tiles(transposed: bool) -> list[Tile]:
+def tiles(kind: str) -> list[Tile]:
     """The tiles that are compiled: all that a remainder of rows or vectors can need.
 
     A transposed A offers its rows side by side, so narrow, tall tiles pay; where A's rows lie far
-    apart, six streams at once are what the caches like.
+    apart, six streams at once are what the caches like. A single row wants many columns at once:
+    its sums are chains, of which eight keep the multipliers busy.
     """
-    widest = min(NARROW, target().widest()) if transposed else target().widest()
+    widest = target().widest()
+    if kind == EDGE:
+        wide = [Tile(vectors, 1) for vectors in range(1, EDGE_VECTORS + 1)]
+        return wide + [Tile(vectors, rows) for vectors in range(1, widest + 1) for rows in (2, 4)]
     shapes = []
-    for vectors in range(1, widest + 1):
+    for vectors in range(1, (min(NARROW, widest) if kind == COLUMNS else widest) + 1):
         most = target().rows(vectors)
         shapes += [Tile(vectors, rows) for rows in _row_counts(most)]
     return shapes
@@ -35,55 +43,60 @@ def _row_counts(most: int) -> list[int]:
     return [rows for rows in (1, 2, 3, 4, 6, 8, 12) if rows <= most]
 
 
-def name(transposed: bool, tile: Tile) -> str:
+def name(kind: str, tile: Tile) -> str:
     """The name of a tile's function."""
-    return f"product_{'columns' if transposed else 'rows'}_{tile.rows}x{tile.vectors}"
+    return f"product_{kind}_{tile.rows}x{tile.vectors}"
 
 
-def module(dtype: str) -> ir.Module:
+def module(dtype: str, *kinds: str) -> ir.Module:
     """All product tiles of one dtype."""
     result = ir.Module(f"products_{dtype}")
-    for transposed in (False, True):
-        for tile in tiles(transposed):
-            _emit_tile(result, dtype, tile, transposed)
+    for kind in kinds or (ROWS, COLUMNS):
+        for tile in tiles(kind):
+            _emit_tile(result, dtype, tile, kind)
     return result
 
 
-def _emit_tile(result: ir.Module, dtype: str, tile: Tile, transposed: bool) -> None:
+def _emit_tile(result: ir.Module, dtype: str, tile: Tile, kind: str) -> None:
     """C[rows, vectors * lanes] = (C or 0) + A B (+ bias).
 
-    A is (rows, inner) with leading dimension lda, or (inner, rows) where ``transposed``. Flops:
-    2 rows inner columns. Bytes: A and B once, C once (twice where it accumulates).
+    A is (rows, inner) with leading dimension lda, or (inner, rows). Flops: 2 rows inner columns.
+    Bytes: A and B once, C once (twice where it accumulates).
     """
-    kernel = Kernel(result, name(transposed, tile), ARGUMENTS, dtype, target().lanes(dtype))
+    kernel = Kernel(result, name(kind, tile), ARGUMENTS, dtype, target().lanes(dtype))
     builder, lanes = kernel.builder, kernel.lanes
-    inner, a, lda, b, ldb, c, ldc, accumulate, bias = kernel.arguments
+    inner, a, lda, b, ldb, c, ldc, option, bias = kernel.arguments
     row_of_c = [kernel.at(c, builder.mul(ldc, integer(row))) for row in range(tile.rows)]
     row_of_a = [kernel.at(a, builder.mul(lda, integer(row))) for row in range(tile.rows)]
     zero = kernel.constant(0.0)
     sums = [[kernel.variable(zero) for _ in range(tile.vectors)] for _ in range(tile.rows)]
-    with builder.if_then(builder.icmp_signed("!=", accumulate, integer(0))):
-        for row, slots in zip(row_of_c, sums, strict=True):
-            for vector, slot in enumerate(slots):
-                builder.store(kernel.load_vector(kernel.at(row, vector * lanes)), slot)
+    masks: list[ir.Value | None] = [None] * tile.vectors
+    if kind == EDGE:
+        masks[-1] = kernel.first_lanes(builder.sub(option, integer((tile.vectors - 1) * lanes)))
+    else:
+        with builder.if_then(builder.icmp_signed("!=", option, integer(0))):
+            for row, slots in zip(row_of_c, sums, strict=True):
+                for vector, slot in enumerate(slots):
+                    builder.store(kernel.load_vector(kernel.at(row, vector * lanes)), slot)
+
+    def row_of_b(begin: ir.Value) -> list[ir.Value]:
+        return [
+            kernel.load_vector(kernel.at(begin, vector * lanes), mask)
+            for vector, mask in enumerate(masks)
+        ]
 
     with kernel.loop(inner) as k:
-        row_of_b = kernel.at(b, builder.mul(k, ldb))
-        columns = [
-            kernel.load_vector(kernel.at(row_of_b, vector * lanes))
-            for vector in range(tile.vectors)
-        ]
-        a_k = kernel.at(a, builder.mul(k, lda)) if transposed else None
+        columns = row_of_b(kernel.at(b, builder.mul(k, ldb)))
+        a_k = kernel.at(a, builder.mul(k, lda)) if kind == COLUMNS else None
         for row, slots in enumerate(sums):
-            address = kernel.at(a_k, row) if transposed else kernel.at(row_of_a[row], k)
+            address = kernel.at(a_k, row) if kind == COLUMNS else kernel.at(row_of_a[row], k)
             factor = kernel.splat(kernel.load(address))
             for column, slot in zip(columns, slots, strict=True):
                 builder.store(kernel.fma(factor, column, builder.load(slot)), slot)
 
-    no_bias = builder.icmp_unsigned("==", builder.ptrtoint(bias, ir.IntType(64)), integer(0))
+    no_bias = builder.icmp_unsigned("==", builder.ptrtoint(bias, I64), integer(0))
     with builder.if_then(builder.not_(no_bias)):
-        for vector in range(tile.vectors):
-            addend = kernel.load_vector(kernel.at(bias, vector * lanes))
+        for vector, addend in enumerate(row_of_b(bias)):
             for slots in sums:
                 builder.store(builder.fadd(builder.load(slots[vector]), addend), slots[vector])
     for row, slots in zip(row_of_c, sums, strict=True):

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..contract import IDENTITY, Binding, Dropout, Plan, Row
-from . import library, memory
+from . import library, memory, products
 from . import table as t
 from .elementwise import SOURCES
 from .extra import LOSS_INDEX, MAP_STREAM, Learned, loss_words, map_words
+from .machine import target
 
 SQUARES_BLOCK = 4096
 """Gradient elements whose squares are added up before the sums are added."""
@@ -52,6 +53,9 @@ class Program:
     ----------
     plan : Plan
     binding : Binding
+    in_place : bool
+        Read weights where the binding has them, C-contiguous, rather than from panels: for a plan
+        that predicts a few rows.
 
     Attributes
     ----------
@@ -61,7 +65,8 @@ class Program:
         The record, a place for each step; grown by :meth:`room_for`.
     """
 
-    def __init__(self, plan: Plan, binding: Binding) -> None:
+    def __init__(self, plan: Plan, binding: Binding, in_place: bool = False) -> None:
+        self.in_place = in_place
         self.plan, self.binding, self.dtype = plan, binding, plan.dtype
         self.itemsize = np.dtype(plan.dtype).itemsize
         self._alive: list[np.ndarray] = []
@@ -237,6 +242,11 @@ class Program:
     def _linear(self, row: Row) -> Iterable[_Operation]:
         x, weight = row.reads[:2]
         inputs, outputs = self.plan.shape(weight)
+        place = {"B": self._address(weight), "HAS_BIAS": 1}
+        if self.in_place:
+            arrays = self.binding.arrays
+            bias = arrays[row.reads[2]].ctypes.data if len(row.reads) > 2 else 0
+            place = {"B": arrays[weight].ctypes.data, "LDB": outputs, "BIAS": bias}
         activation, dropout = row.settings.get("activation", IDENTITY), row.settings.get("dropout")
         y, slope = row.writes[0], row.writes[1] if len(row.writes) > 1 else None
         kernel = extra = 0
@@ -246,8 +256,8 @@ class Program:
             )
             extra = self._map_words(dropout, [])
         operation = self._rows(
-            t.LINEAR, kernel, outputs, row.reads, row.writes, INNER=inputs,
-            B=self._address(weight), HAS_BIAS=1, EXTRA=extra,
+            t.LINEAR_IN_PLACE if self.in_place else t.LINEAR, kernel, outputs, row.reads,
+            row.writes, INNER=inputs, EXTRA=extra, **place,
             **self._from(x, "A", "LDA"), **self._from(y, "C", "LDC"),
             **(self._from(slope, "SLOPE", "LD_SLOPE") if slope else {}),
         )
@@ -536,10 +546,11 @@ class Program:
 
     def _assemble(self, operations: list[_Operation], chunk_count: int) -> None:
         plan, threads = self.plan, self.binding.threads
-        row_tiles, column_tiles = library.tile_tables(self.dtype)
+        kinds = (products.EDGE,) if self.in_place else (products.ROWS, products.COLUMNS)
+        tiles = {kind: library.tile_table(self.dtype, kind) for kind in kinds}
         first = t.HEADER
         body = first + len(operations) * t.WIDTH
-        size = body + len(row_tiles) + len(column_tiles)
+        size = body + sum(map(len, tiles.values()))
         self.table = table = memory.aligned(size, "int64")
         for number, operation in enumerate(operations):
             begin = first + number * t.WIDTH
@@ -550,8 +561,11 @@ class Program:
                 else:
                     row[word] = value
             row[t.BARRIER] = operation.barrier
-        table[body : body + len(row_tiles)] = row_tiles
-        table[body + len(row_tiles) :] = column_tiles
+        place = body
+        for kind, words in tiles.items():
+            table[_TILES[kind]] = place
+            table[place : place + len(words)] = words
+            place += len(words)
         support = library.support_kernels()
         unit = t.UNIT_ROWS * memory.panel_columns(self.dtype) * self.itemsize
         words = {
@@ -575,8 +589,7 @@ class Program:
             t.FLUSH_KERNEL: support["flush"],
             t.RESTORE_KERNEL: support["restore"],
             t.TOTAL_KERNEL: library.plain(self.dtype, "total") if plan.loss else 0,
-            t.ROW_TILES: body,
-            t.COLUMN_TILES: body + len(row_tiles),
+            t.WIDEST: target().widest(),
         }
         for word, value in words.items():
             table[word] = value
@@ -589,6 +602,12 @@ def _with_arguments(operation: _Operation, addresses: list[int]) -> _Operation:
     return operation
 
 
+_TILES = {
+    products.ROWS: t.ROW_TILES,
+    products.COLUMNS: t.COLUMN_TILES,
+    products.EDGE: t.EDGE_TILES,
+}
+"""Where the header says that a table of tiles begins."""
 _INDEX = object()
 """Stands for the address of the order of an epoch, which is known when it begins."""
 

@@ -37,7 +37,9 @@ from __future__ import annotations
     TOTAL_KERNEL,
     ROW_TILES,  # first word of the two tables of product tiles
     COLUMN_TILES,
-) = range(28)
+    EDGE_TILES,
+    WIDEST,  # vectors across a whole panel
+) = range(30)
 HEADER = 32
 
 # ---- tables of tiles: for each width in vectors, for each count of rows that are left, ----
@@ -45,6 +47,7 @@ HEADER = 32
 TALLEST = 12
 TILE_WORDS = 2 * (TALLEST + 1)
 NARROW = 2  # vectors across a tile of the transposed product
+EDGE_VECTORS = 8  # vectors across a tile of one row over weights as their owner keeps them
 
 # ---- fields of an operation ----
 (
@@ -75,11 +78,12 @@ NARROW = 2  # vectors across a tile of the transposed product
     UPDATES,  # 1: the weight gradient is consumed at once by the update kernel
     DECAYED,  # 1: weight decay applies to the weights
     BIAS_DECAYED,
-    STRICT,  # 1: a loss that is not finite ends the run
+    STRICT,  # 1: a loss, or data, that is not finite ends the run
     TAIL,  # the kernel of an operation's last part, where KERNEL is that of its first
     OUTER,  # the kernel that updates by the gradient of OUTER_ROWS rows
     OUTER_ROWS,
-) = range(31)
+    BIAS,  # the bias, where it does not stand behind the weights
+) = range(32)
 MOST_SLOTS = 3
 ARGUMENTS = WEIGHT  # an operation without weights keeps addresses that its kernel wants from here
 WIDTH = 32
@@ -109,7 +113,8 @@ WIDTH = 32
     COLUMN_TOTAL,
     SUM,
     DOTS,
-) = range(23)
+    LINEAR_IN_PLACE,
+) = range(24)
 
 # ---- control words, shared by the threads of a run ----
 (
