@@ -184,13 +184,15 @@ def bandwidth(size: int, threads: int) -> float:
 def tile_works(operands: Sequence[Sequence[np.ndarray]]) -> Works:
     """Each product tile that is as tall as its width allows, over a thread's own (a, b, c)."""
     dtype = operands[0][0].dtype.name
-    addresses = objects.build(products.module(dtype))
+    addresses = objects.build_part(
+        f"tiles to measure {dtype}", lambda: products.module(dtype)
+    )
     places = [[array.ctypes.data for array in own] for own in operands]
-    for transposed in (False, True):
-        for tile in products.tiles(transposed):
+    for kind in (products.ROWS, products.COLUMNS):
+        for tile in products.tiles(kind):
             if tile.rows < machine.target().rows(tile.vectors):
                 continue
-            kernel = addresses[products.name(transposed, tile)]
+            kernel = addresses[products.name(kind, tile)]
             columns = tile.vectors * machine.target().lanes(dtype)
 
             def work(me: int, kernel: int = kernel, columns: int = columns) -> None:

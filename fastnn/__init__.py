@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from .optim import Optimizer as Optimizer
     from .optim import RMSprop as RMSprop
     from .training import DivergedError as DivergedError
+    from .training import EagerWarning as EagerWarning
     from .training import EarlyStopping as EarlyStopping
     from .training import History as History
 
@@ -74,7 +75,7 @@ _NAMES = {
     "losses": "BCEWithLogitsLoss CrossEntropyLoss HuberLoss L1Loss Loss MSELoss",
     "model": "Sequential load",
     "optim": "SGD Adagrad Adam AdamW Momentum Nesterov Optimizer RMSprop",
-    "training": "DivergedError EarlyStopping History",
+    "training": "DivergedError EagerWarning EarlyStopping History",
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 

@@ -30,6 +30,7 @@ _SMALL_STEP = 400_000
 
 _chosen: contextvars.ContextVar[str | None] = contextvars.ContextVar("backend", default=None)
 _process_choice: str | None = None
+_environment = os.environ.get("FASTNN_BACKEND")
 _threads: int | None = None
 
 
@@ -59,15 +60,12 @@ def get_backend(name: str | None = None) -> Backend:
     >>> get_backend("numpy").name
     'numpy'
     """
-    if name is None:
-        name = _chosen.get() or _process_choice or os.environ.get("FASTNN_BACKEND") or DEFAULT
-    checks.lookup("backend", name, _CLASSES)
-    return _make(name)
+    return _make(name or _chosen.get() or _process_choice or _environment or DEFAULT)
 
 
 @functools.cache
 def _make(name: str) -> Backend:
-    module, class_name = _CLASSES[name]
+    module, class_name = checks.lookup("backend", name, _CLASSES)
     try:
         found = importlib.import_module(f".kernels.{module}", __package__)
         make = getattr(found, class_name)
@@ -133,7 +131,7 @@ def for_device(device: str | None) -> Backend:
         return get_backend()
     if device not in ("cpu", "cuda"):
         raise ValueError(f"device is {device!r}; expected 'cpu', 'cuda' or None")
-    chosen = _chosen.get() or _process_choice or os.environ.get("FASTNN_BACKEND")
+    chosen = _chosen.get() or _process_choice or _environment
     if chosen is None:
         return get_backend("cupy" if device == "cuda" else DEFAULT)
     if _DEVICES.get(chosen, device) != device:

@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike
 from . import checks
 from .kernels import contract
 from .kernels.formulas import LOSSES as FORMULAS
-from .kernels.formulas import LossFormula
+from .kernels.formulas import LossFormula, batch_scale
+from .kernels.tracing.numpy_math import NumpyMath
 
 
 class Loss:
@@ -81,20 +82,36 @@ class Loss:
         return self._measure(outputs, targets, sample_weight, gradient=False)[0]
 
     def _measure(self, outputs, targets, sample_weight, gradient: bool):
-        from .backend import get_backend
-
         z = floating("outputs", outputs)
         if not len(z):
             raise ValueError("outputs has no rows")
         prepared = self.targets(targets, z.shape[1], z.dtype.name, len(z))
         weights = weights_of(sample_weight, len(z), z.dtype.name)
-        total = float(len(z)) if weights is None else float(weights.sum(dtype=np.float64))
         grad = np.empty_like(z) if gradient else None
-        row_losses, row_hits = np.empty(len(z), z.dtype), np.empty(len(z), z.dtype)
+        return self.measure(z, prepared, weights, grad)[0], grad
+
+    def measure(
+        self,
+        outputs: np.ndarray,
+        targets: np.ndarray,
+        weights: np.ndarray | None,
+        grad: np.ndarray | None,
+    ) -> tuple[float, float]:
+        """Mean loss and number of hits, for targets and weights that are checked already.
+
+        The gradient by the outputs goes into ``grad``, if that is given.
+        """
+        from .backend import get_backend
+
+        rows = len(outputs)
+        total = float(rows) if weights is None else float(weights.sum(dtype=np.float64))
+        scale = float(NumpyMath("float64").evaluate(batch_scale, np.float64(total)))
+        row_losses, row_hits = (np.empty(rows, outputs.dtype) for _ in range(2))
         get_backend().loss(
-            z, prepared, weights, 1.0 / total, grad, row_losses, row_hits, self.use
+            outputs, targets, weights, scale, grad, row_losses, row_hits, self.use
         )
-        return float(row_losses.sum(dtype=np.float64)) / total, grad
+        loss, hits = (float(values.sum(dtype=np.float64)) for values in (row_losses, row_hits))
+        return loss * scale, hits
 
     def targets(self, y: ArrayLike, outputs: int, dtype: str, rows: int) -> np.ndarray:
         """Targets as the kernels take them, checked.

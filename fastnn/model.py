@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,15 @@ from numpy.typing import ArrayLike
 from . import backend as backends
 from . import checks, losses, model_files, optim
 from .arena import Arena
-from .kernels.contract import DTYPES, Binding, Parameter, Plan
+from .kernels.contract import DTYPES, FEW_ROWS, Binding, Parameter, Plan
 from .layers import LAYERS, Activation, Flatten, Layer, Sigmoid, Softmax
 from .losses import BCEWithLogitsLoss, CrossEntropyLoss, Loss
 from .plan import Training, can_lower, lower
 from .training import Evaluation, History, fit
 
 _PREDICT_ROWS = 512
+_MOST_LAYERS = 256
+"""Dropout counters have 8 bits for the layer."""
 
 
 class Sequential:
@@ -63,6 +66,8 @@ class Sequential:
         for number, layer in enumerate(layers):
             if not isinstance(layer, Layer):
                 raise TypeError(f"layer {number} is a {type(layer).__name__}; expected a Layer")
+        if len(layers) > _MOST_LAYERS:
+            raise ValueError(f"{len(layers)} layers came; at most {_MOST_LAYERS} are possible")
         if len({id(layer) for layer in layers}) < len(layers):
             raise ValueError("a layer stands in the network twice; expected a layer for each place")
         name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
@@ -77,6 +82,7 @@ class Sequential:
         generator = np.random.Generator(np.random.Philox(self.seed))
         for number, layer in enumerate(self.layers):
             layer.initialise(generator, self._following(number))
+        self._kept = threading.local()
         self.training = True
         self.loss: Loss | None = None
         self.optimizer: optim.Optimizer | None = None
@@ -244,6 +250,10 @@ class Sequential:
             Logits, where the network ends in a Linear. A row's result has the same bits in any
             batch.
         """
+        if type(X) is np.ndarray and X.ndim == 2 and len(X) <= FEW_ROWS:
+            outputs = self._predictor()(X)
+            if outputs is not None:
+                return outputs
         x = self.rows("X", X)
         if not can_lower(self.layers):
             return self.predict_by_layers(self.layers, x)
@@ -251,6 +261,18 @@ class Sequential:
         out = np.empty((len(x), plan.outputs), self.dtype)
         self._measure(plan, Binding(x, self.arrays(), out=out))
         return out
+
+    def _predictor(self) -> Callable[[np.ndarray], np.ndarray | None]:
+        """The way for a few rows, made once for each thread and backend."""
+        kept, backend = self._kept, backends.get_backend()
+        if getattr(kept, "backend", None) is not backend:
+            if self.inputs is not None and can_lower(self.layers):
+                plan = lower(self.layers, self.inputs, FEW_ROWS, self.dtype)
+                kept.predictor = backend.predictor(plan, self.arrays())
+            else:
+                kept.predictor = _no_prediction
+            kept.backend = backend
+        return kept.predictor
 
     def predict_by_layers(self, layers: Sequence[Layer], x: np.ndarray) -> np.ndarray:
         """Outputs of some of the layers, one after the other, as in prediction."""
@@ -429,6 +451,10 @@ class Sequential:
             lines.append(f"  {number:>2}  {layer!r:<36} {shape:<14} {detail}".rstrip())
             width = after
         return "\n".join(lines) + "\n)"
+
+
+def _no_prediction(x: np.ndarray) -> None:
+    """The way for a few rows, where there is none."""
 
 
 def load(path: str | os.PathLike, *, custom: Iterable[Any] = ()) -> Sequential:

@@ -437,13 +437,7 @@ def _measure_rows(
 ) -> tuple[float, float]:
     """Mean loss and hits of some rows of the data; their gradient goes into ``grad``."""
     weights = None if data.weights is None else data.weights[rows]
-    total = float(len(outputs)) if weights is None else float(weights.sum(dtype=np.float64))
-    row_losses, row_hits = (np.empty(len(outputs), data.dtype) for _ in range(2))
-    backends.get_backend().loss(
-        outputs, data.targets[rows], weights, 1.0 / total, grad, row_losses, row_hits,
-        data.loss.use,
-    )
-    return float(row_losses.sum(dtype=np.float64)) / total, float(row_hits.sum(dtype=np.float64))
+    return data.loss.measure(outputs, data.targets[rows], weights, grad)
 
 
 def _metrics(metrics: Iterable[Any] | None, loss: Loss) -> dict[str, Callable | None]:

@@ -16,6 +16,10 @@ import numpy as np
 from .formulas import ACTIVATIONS, ActivationFormula, LossFormula, UpdateFormula
 
 DTYPES = ("float32", "float64")
+FEW_ROWS = 8
+"""Up to so many rows, preparations that pay for many do not: a gradient by inputs is made of dot
+products with the weights as they lie, a weight gradient stays in registers until it is consumed,
+and predictions read the weights in place."""
 
 
 # ---- what operations are given besides arrays ----
@@ -34,7 +38,7 @@ class Activation:
 
     @property
     def is_identity(self) -> bool:
-        return self.formula is ACTIVATIONS["identity"]
+        return self.formula == ACTIVATIONS["identity"]
 
 
 IDENTITY = Activation(ACTIVATIONS["identity"])
@@ -395,6 +399,16 @@ class Backend(Protocol):
 
     def start(self, plan: Plan, binding: Binding) -> Run:
         """A run of a plan over data."""
+
+    def predictor(self, plan: Plan, arrays: Mapping[str, np.ndarray]) -> Predictor:
+        """A function for predictions of a few rows, over arrays that stay where they are."""
+
+
+class Predictor(Protocol):
+    """Predicts by a plan of at most FEW_ROWS rows; for one thread at a time."""
+
+    def __call__(self, x: np.ndarray) -> np.ndarray | None:
+        """Outputs (B, O), or None for rows that cannot be read in place or are not finite."""
 
 
 OPERATIONS = tuple(name for name in vars(Backend) if not name.startswith("_"))

@@ -276,6 +276,11 @@ def smooth_target(m: Any, hit: Any, smoothing: Any, classes: Any) -> Any:
     return m.fma(1.0 - smoothing, hit, smoothing / classes)
 
 
+def batch_scale(m: Any, weight: Any) -> Any:
+    """One over the weight of a batch; 0 for a batch without weight, which then moves nothing."""
+    return m.where(weight == 0.0, 0.0, 1.0 / weight)
+
+
 # Normalisation (Ioffe and Szegedy 2015)
 
 

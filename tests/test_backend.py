@@ -18,10 +18,9 @@ from fastnn import backend as backends
 @pytest.fixture(autouse=True)
 def nothing_chosen(monkeypatch):
     """Nobody has chosen a backend or a number of threads, and nobody will have."""
-    for name in ("_process_choice", "_threads"):
+    for name in ("_process_choice", "_threads", "_environment"):
         monkeypatch.setattr(backends, name, None)
-    for name in ("FASTNN_BACKEND", "FASTNN_NUM_THREADS"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("FASTNN_NUM_THREADS", raising=False)
 
 
 def test_numba_is_the_default():
@@ -29,7 +28,7 @@ def test_numba_is_the_default():
 
 
 def test_the_environment_the_process_and_the_block_choose_in_that_order(monkeypatch):
-    monkeypatch.setenv("FASTNN_BACKEND", "numpy")
+    monkeypatch.setattr(backends, "_environment", "numpy")
     assert fastnn.get_backend().name == "numpy"
     fastnn.set_backend("numba")
     assert fastnn.get_backend().name == "numba"
@@ -77,7 +76,7 @@ def test_an_unknown_backend_lists_near_matches_and_changes_nothing(choose):
 
 
 def test_a_wrong_name_in_the_environment_is_no_silent_default(monkeypatch):
-    monkeypatch.setenv("FASTNN_BACKEND", "torch")
+    monkeypatch.setattr(backends, "_environment", "torch")
     with pytest.raises(ValueError, match="unknown backend 'torch'"):
         fastnn.Sequential(fastnn.Linear(2, 2)).predict([[1.0, 2.0]])
 

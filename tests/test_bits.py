@@ -253,7 +253,6 @@ def test_narrower_vectors_train_on_the_same_curve(bits):
     assert_close(narrow, truth, Bound(bound, bound))
 
 
-@pytest.mark.xfail(reason="cache_folder lets RuntimeError through where nobody has a home")
 def test_nothing_breaks_where_the_user_has_no_home():
     homeless = """
     import pathlib

@@ -15,7 +15,7 @@ DOUBLE = re.compile(r"\bdouble\b|\bf64\b")
 
 def modules(dtype: str):
     """(name, module) of every kernel that computes in ``dtype``."""
-    yield "products", products.module(dtype)
+    yield "products", products.module(dtype, products.ROWS, products.COLUMNS, products.EDGE)
     yield "multiply", elementwise.multiply_module(dtype)
     yield "gather", elementwise.gather_module(dtype, dtype)
     yield "gather uint8", elementwise.gather_module(dtype, "uint8")

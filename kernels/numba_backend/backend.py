@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -37,6 +37,7 @@ from .extra import Learned, loss_words, map_words
 from .machine import available_threads
 from .matmul import product
 from .operations import apply, apply_by_blocks, by_columns, by_parts, by_rows
+from .predictor import Predictor
 from .program import SQUARES_BLOCK
 from .run import NumbaRun
 
@@ -459,6 +460,9 @@ class NumbaBackend:
 
     def start(self, plan: Plan, binding: Binding) -> NumbaRun:
         return NumbaRun(plan, binding)
+
+    def predictor(self, plan: Plan, arrays: Mapping[str, np.ndarray]) -> Predictor:
+        return Predictor(plan, arrays)
 
 
 def _learned(

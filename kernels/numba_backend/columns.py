@@ -52,7 +52,7 @@ def total_module(dtype: str) -> ir.Module:
 
 
 def batch_scale_module(dtype: str) -> ir.Module:
-    """out[0] = 1 / the weight of the batch (its number of rows where weights is null).
+    """out[0] = the scale of a batch by its weight (its number of rows where weights is null).
 
     Arguments: weights, index (or null), first, count, out.
     """
@@ -76,7 +76,9 @@ def batch_scale_module(dtype: str) -> ir.Module:
                 value = kernel.load(kernel.at(weights, builder.load(position)))
                 builder.store(builder.fadd(builder.load(part), value), part)
             builder.store(builder.fadd(builder.load(total), builder.load(part)), total)
-    kernel.store(builder.fdiv(kernel.scalar(1.0), builder.load(total)), out)
+    math = VectorMath(builder, dtype, kernel.lanes)
+    scale = formulas.batch_scale(math, math.splat(builder.load(total)))
+    kernel.store(builder.extract_element(scale.value, I32(0)), out)
     kernel.finish()
     return builder.module
 

@@ -19,8 +19,10 @@ _ENTRY = "entry"
 
 
 @functools.cache
-def control(module: str, name: str, arguments: str) -> Callable[..., int]:
-    """A compiled function of a module beside this one, to be called without the GIL.
+def control(
+    module: str, name: str, arguments: str, holds_gil: bool = False
+) -> Callable[..., int]:
+    """A compiled function of a module beside this one, called without the GIL unless it is short.
 
     Parameters
     ----------
@@ -33,7 +35,8 @@ def control(module: str, name: str, arguments: str) -> Callable[..., int]:
     address = objects.build_text(
         f"control {module} {name} {arguments}", lambda: (_text(module, name, arguments), [_ENTRY])
     )[_ENTRY]
-    return ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * len(arguments))(address)
+    convention = ctypes.PYFUNCTYPE if holds_gil else ctypes.CFUNCTYPE
+    return convention(ctypes.c_int64, *[ctypes.c_int64] * len(arguments))(address)
 
 
 def _text(module: str, name: str, arguments: str) -> str:

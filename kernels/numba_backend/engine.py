@@ -52,7 +52,7 @@ class Place(NamedTuple):
 
 
 @intrinsic
-def _address(typing_context, words, place):
+def address(typing_context, words, place):
     """The address of a word of a table."""
 
     def codegen(context, builder, signature, values):
@@ -64,7 +64,7 @@ def _address(typing_context, words, place):
 @inline
 def barrier(p, control, threads):
     if threads > 1:
-        call(p[t.BARRIER_KERNEL], _address(control, 0), threads)
+        call(p[t.BARRIER_KERNEL], address(control, 0), threads)
 
 
 @inline
@@ -477,7 +477,7 @@ def _walk(p, end, control, me, threads, at):
 @inline
 def _late(p, control):
     """Whether the deadline has passed."""
-    call(p[t.CLOCK], _address(control, t.TIME))
+    call(p[t.CLOCK], address(control, t.TIME))
     return control[t.TIME] * 1_000_000_000 + control[t.TIME_NANO] >= control[t.DEADLINE]
 
 
@@ -519,13 +519,24 @@ def run(p, control, me, threads):
 
 
 @inline
-def predict(p, x, row_bytes, rows, out):
-    """Outputs of a few rows, in this thread; returns 1, or 0 where x has NaN or infinity."""
-    saved = call(p[t.FLUSH_KERNEL])
+def predict(p, seen, x, out):
+    """Outputs of a few rows, in this thread: x and out are array objects.
+
+    Returns 0 where x is no array of the program's columns and dtype that can be read in place, has
+    too many rows, or NaN or infinity among its elements; ``out`` is then untouched.
+    """
     gather, copy_out = p[t.CHUNK_BEGIN], p[t.CHUNK_END] - t.WIDTH
-    p[gather + t.A], p[gather + t.LDA] = x, row_bytes
-    p[copy_out + t.C] = out
-    finite = call(p[gather + t.TAIL], x, row_bytes, rows, p[gather + t.COLUMNS])
+    call(p[t.DESCRIBE], out, address(seen, 0))
+    p[copy_out + t.C], dtype = seen[t.ARRAY_DATA], seen[t.ARRAY_TYPE]
+    call(p[t.DESCRIBE], x, address(seen, 0))
+    rows, columns = seen[t.ARRAY_ROWS], seen[t.ARRAY_COLUMNS]
+    if (seen[t.ARRAY_AXES] != 2 or seen[t.ARRAY_TYPE] != dtype or rows < 1
+            or rows > p[t.CHUNK_ROWS] or columns != p[gather + t.COLUMNS]
+            or (columns > 1 and seen[t.ARRAY_STEP] != p[t.ITEMSIZE])):
+        return 0
+    saved = call(p[t.FLUSH_KERNEL])
+    p[gather + t.A], p[gather + t.LDA] = seen[t.ARRAY_DATA], seen[t.ARRAY_ROW_BYTES]
+    finite = call(p[gather + t.TAIL], seen[t.ARRAY_DATA], seen[t.ARRAY_ROW_BYTES], rows, columns)
     if finite:
         _walk(p, p[t.CHUNK_END], p, 0, 1, Place(0, 0, 0, rows, rows, 0, 0))
     call(p[t.RESTORE_KERNEL], saved)

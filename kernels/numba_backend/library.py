@@ -9,13 +9,13 @@ from ..contract import Activation, Loss
 from . import columns, elementwise, objects, products, rows, support
 from . import table as t
 from .elementwise import NAME
-from .machine import Tile, target
+from .machine import Tile
 
 
 @functools.cache
 def support_kernels() -> dict[str, int]:
     """Barrier, clock, denormals."""
-    return objects.build_part("support", support.module)
+    return objects.build_part(f"support {object.__basicsize__}", support.module)
 
 
 @functools.cache

@@ -79,20 +79,24 @@ def cache_folder() -> pathlib.Path | None:
     ``FASTNN_CACHE_DIR`` names its parent; otherwise the user's cache folder does. A folder that
     belongs to another user, or that others may write, is refused: its code would run as ours.
     """
-    parent = os.environ.get("FASTNN_CACHE_DIR") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or os.path.join(pathlib.Path.home(), ".cache"), "fastnn"
-    )
-    folder = pathlib.Path(parent) / _source_digest()
     try:
+        folder = _parent_folder() / _source_digest()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
         status = folder.stat()
-    except OSError:
+    except (OSError, RuntimeError):  # the second where there is no home
         return None
     if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o022):
         return None
     return folder
+
+
+def _parent_folder() -> pathlib.Path:
+    if chosen := os.environ.get("FASTNN_CACHE_DIR"):
+        return pathlib.Path(chosen)
+    caches = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    return pathlib.Path(caches) / "fastnn"
 
 
 def _source_digest() -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..contract import IDENTITY, Binding, Dropout, Plan, Row
+from ..contract import FEW_ROWS, IDENTITY, Binding, Dropout, Plan, Row
 from . import library, memory, products
 from . import table as t
 from .elementwise import SOURCES
@@ -123,7 +123,7 @@ class Program:
                 total += -(-size // line) * line
             self._trained = self._trained or total
         slots = len(self.plan.update.slots) if self.plan.update else 0
-        self._weights = self._zeros(total)
+        self._weights = self._zeros(0 if self.in_place else total)
         self._slots = [self._zeros(self._trained) for _ in range(slots)]
         stores = any(row.op in ("norm", "update") for row in (*self.plan.chunk, *self.plan.step))
         self._grads = self._zeros(self._trained) if stores or self.binding.grads else None
@@ -136,6 +136,8 @@ class Program:
         """The address of a buffer, parameter or constant."""
         if name in self._buffers:
             return self._buffers[name].ctypes.data
+        if self.in_place:
+            return self.binding.arrays[name].ctypes.data
         return self._part(self._weights, name).ctypes.data
 
     def _stride(self, name: str) -> int:
@@ -228,13 +230,14 @@ class Program:
 
     def _gather(self, row: Row) -> Iterable[_Operation]:
         x, (out,) = self.binding.x, row.writes
+        finite = library.plain(self.dtype, "finite") if self.in_place else 0
         if x.dtype.name not in SOURCES or x.strides[1] != x.itemsize:
             raise TypeError(f"X has dtype {x.dtype} and strides {x.strides}; expected rows of "
                             f"{', '.join(SOURCES)}")
         kernel = library.gather(self.dtype, x.dtype.name)
         operation = self._rows(
             t.GATHER, kernel, self.plan.inputs, (), (out,), A=x.ctypes.data, LDA=x.strides[0],
-            **self._from(out, "C", "LDC"),
+            TAIL=finite, **self._from(out, "C", "LDC"),
         )
         operation.words[t.B] = _INDEX
         yield operation
@@ -244,9 +247,8 @@ class Program:
         inputs, outputs = self.plan.shape(weight)
         place = {"B": self._address(weight), "HAS_BIAS": 1}
         if self.in_place:
-            arrays = self.binding.arrays
-            bias = arrays[row.reads[2]].ctypes.data if len(row.reads) > 2 else 0
-            place = {"B": arrays[weight].ctypes.data, "LDB": outputs, "BIAS": bias}
+            bias = self._address(row.reads[2]) if len(row.reads) > 2 else 0
+            place = {"B": self._address(weight), "LDB": outputs, "BIAS": bias}
         activation, dropout = row.settings.get("activation", IDENTITY), row.settings.get("dropout")
         y, slope = row.writes[0], row.writes[1] if len(row.writes) > 1 else None
         kernel = extra = 0
@@ -378,7 +380,7 @@ class Program:
             **self._from(grad, "A", "LDA"), **self._from(out, "C", "LDC"),
             **(self._from(slope[0], "SLOPE", "LD_SLOPE") if slope else {}),
         }
-        if self.plan.chunk_rows <= t.FEW_ROWS:
+        if self.plan.chunk_rows <= FEW_ROWS:
             operation = self._rows(
                 t.DOTS, library.plain(self.dtype, "dots"), outputs, row.reads, row.writes,
                 INNER=inputs, B=self._address(weight), TAIL=multiply, **places,
@@ -428,7 +430,7 @@ class Program:
         }
         if updates:
             words |= self._update_words(weight)
-            if self.plan.batch_rows <= t.FEW_ROWS:
+            if self.plan.batch_rows <= FEW_ROWS:
                 words[t.OUTER_ROWS] = self.plan.batch_rows
                 words[t.OUTER] = library.outer_update(
                     self.dtype, self.plan.update, self.plan.batch_rows,
@@ -590,6 +592,7 @@ class Program:
             t.RESTORE_KERNEL: support["restore"],
             t.TOTAL_KERNEL: library.plain(self.dtype, "total") if plan.loss else 0,
             t.WIDEST: target().widest(),
+            t.DESCRIBE: support["describe"],
         }
         for word, value in words.items():
             table[word] = value

@@ -7,7 +7,7 @@ import platform
 from llvmlite import ir
 
 from . import table
-from .emit import I32, I64, Kernel, integer
+from .emit import I32, I64, POINTER, Kernel, integer
 
 MOST_ARGUMENTS = 16
 """The most integers that a kernel takes."""
@@ -19,11 +19,12 @@ _FLUSH_ARM = 1 << 24
 
 
 def module() -> ir.Module:
-    """barrier(control, threads), clock(out), flush() -> saved, restore(saved), appliers."""
+    """Barrier, clock, flush and restore, describe, and an applier for each number of integers."""
     result = ir.Module("support")
     _barrier(result)
     _clock(result)
     _denormals(result)
+    _describe(result)
     for count in range(MOST_ARGUMENTS + 1):
         _applier(result, count)
     return result
@@ -123,3 +124,32 @@ def _applier(result: ir.Module, count: int) -> None:
     value = kernel.builder.call(kernel.builder.inttoptr(address, pointer), arguments)
     kernel.builder.call(functions["restore"], [saved])
     kernel.finish(value)
+
+
+def _describe(result: ir.Module) -> None:
+    """Copy what a NumPy array object says of itself, lengths and strides where it has two axes.
+
+    Arguments: array (the object), out. The fields are those of ``PyArrayObject_fields``, part of
+    NumPy's binary interface: data, axes, lengths, strides, base, dtype behind the object's head.
+    """
+    kernel = _kernel(result, "describe", "pp")
+    builder = kernel.builder
+    array, out = kernel.arguments
+    head = object.__basicsize__ // 8
+
+    def field(number: int, kind: ir.Type = I64) -> ir.Value:
+        return kernel.load(kernel.at(array, head + number, element=I64), kind)
+
+    def put(place: int, value: ir.Value) -> None:
+        kernel.store(value, kernel.at(out, place, element=I64))
+
+    put(table.ARRAY_DATA, field(0))
+    axes = builder.sext(field(1, I32), I64)
+    put(table.ARRAY_AXES, axes)
+    put(table.ARRAY_TYPE, field(5))
+    with builder.if_then(builder.icmp_signed("==", axes, integer(2))):
+        for first, number in ((table.ARRAY_ROWS, 2), (table.ARRAY_ROW_BYTES, 3)):
+            values = field(number, POINTER)
+            for axis in range(2):
+                put(first + axis, kernel.load(kernel.at(values, axis, element=I64), I64))
+    kernel.finish()

@@ -39,7 +39,8 @@ from __future__ import annotations
     COLUMN_TILES,
     EDGE_TILES,
     WIDEST,  # vectors across a whole panel
-) = range(30)
+    DESCRIBE,
+) = range(31)
 HEADER = 32
 
 # ---- tables of tiles: for each width in vectors, for each count of rows that are left, ----
@@ -132,14 +133,23 @@ WIDTH = 32
 ARRIVED, GENERATION = 16, 24  # each on a cache line of its own
 CONTROL = 32
 
+# ---- what is read of a caller's array: its address, number of axes, lengths, strides, dtype ----
+(
+    ARRAY_DATA,
+    ARRAY_AXES,
+    ARRAY_ROWS,
+    ARRAY_COLUMNS,
+    ARRAY_ROW_BYTES,
+    ARRAY_STEP,
+    ARRAY_TYPE,
+) = range(7)
+ARRAY_WORDS = 7
+
 RUNNING_ON, DIVERGED, STOPPED = range(3)
 
 UNIT_ROWS = 48
 """Weight rows whose gradient is made, and used, before the next: a unit of work of a thread."""
 INNER_BLOCK = 1024
 """Rows of a weight panel that are walked before the next block: 256 KiB of a nearest big cache."""
-FEW_ROWS = 8
-"""Up to this many rows a chunk, a gradient by inputs is made of dot products with the weights as
-they lie, and a weight gradient stays in registers until it is consumed."""
 BATCH_BLOCK = 128
 """Batch rows walked for a weight gradient at once: 48 KiB of activations and gradients."""

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from ..contract import Binding, Plan
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from ..contract import Binding, Plan, Predictor
 from .operations import Operations
 from .run import NumpyRun
 
@@ -23,3 +28,16 @@ class NumpyBackend(Operations):
 
     def start(self, plan: Plan, binding: Binding) -> NumpyRun:
         return NumpyRun(plan, binding, self)
+
+    def predictor(self, plan: Plan, arrays: Mapping[str, np.ndarray]) -> Predictor:
+        def predict(x: np.ndarray) -> np.ndarray | None:
+            lies_well = x.ndim == 2 and 0 < len(x) <= plan.chunk_rows
+            if not lies_well or x.shape[1] != plan.inputs or not self.all_finite(x):
+                return None
+            out = np.empty((len(x), plan.outputs), plan.dtype)
+            run = self.start(plan, Binding(x, arrays, out=out))
+            run.begin(None, len(x), None)
+            run.advance(math.inf)
+            return out
+
+        return predict

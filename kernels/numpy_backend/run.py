@@ -186,8 +186,8 @@ class NumpyRun:
             weight, weights = self._number(chunk.rows_in_step), self.binding.weights
             if weights is not None:
                 weight = self._data(weights, chunk.first, chunk.rows_in_step).sum()
-            with np.errstate(all="ignore"):
-                self._scale = self._number(1.0) / weight
+            math = NumpyMath(self.plan.dtype)
+            self._scale = math.evaluate(formulas.batch_scale, self._number(weight))
 
     def _gather(self, row: Row, chunk: _Chunk) -> None:
         (out,) = self._all(row.writes, chunk)
