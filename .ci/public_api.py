@@ -100,6 +100,8 @@ try:
 except fastnn.DivergedError as error:
     assert_type(error, fastnn.DivergedError)
 
+eager: type[UserWarning] = fastnn.EagerWarning
+
 # A loop by hand, and the kernels alone
 
 logits: NDArray[Any] = model.train()(X)

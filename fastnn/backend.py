@@ -25,8 +25,9 @@ BACKENDS = tuple(_CLASSES)
 DEFAULT = "numba"
 _DEVICES = {"numpy": "cpu", "numba": "cpu", "cupy": "cuda"}
 
-_SMALL_STEP = 400_000
-"""Flops of a training step, or of a pass over the rows, for which another thread does not pay."""
+_SMALL_FLOPS, _SMALL_BYTES = 2_000_000, 300_000
+"""What a chunk must do or touch before another thread pays: its share of the work must outweigh the
+barriers, or its share of the weights must fit a nearer cache."""
 
 _chosen: contextvars.ContextVar[str | None] = contextvars.ContextVar("backend", default=None)
 _process_choice: str | None = None
@@ -168,5 +169,7 @@ def get_num_threads() -> int:
 
 def threads_for(plan: Plan) -> int:
     """Threads that pay for a plan: 1 where a step is too small to share."""
-    flops = sum(plan.cost(row).flops for row in plan.chunk)
-    return 1 if flops < _SMALL_STEP else get_num_threads()
+    costs = [plan.cost(row) for row in plan.chunk]
+    flops, touched = (sum(cost[part] for cost in costs) for part in range(2))
+    is_small = flops < _SMALL_FLOPS and touched < _SMALL_BYTES
+    return 1 if is_small else get_num_threads()

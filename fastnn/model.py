@@ -229,10 +229,9 @@ class Sequential:
             )
         if matrix.dtype.kind == "f" and matrix.dtype.itemsize > 8:
             matrix = matrix.astype(np.float64)
-        if not matrix.dtype.isnative or (
-            matrix.size and matrix.strides[1] != matrix.itemsize
-        ) or matrix.strides[0] < 0:
-            matrix = np.ascontiguousarray(matrix, matrix.dtype.newbyteorder("="))
+        lies_well = matrix.strides[1] == matrix.itemsize and matrix.strides[0] >= 0
+        if not (matrix.dtype.isnative and lies_well):
+            matrix = np.array(matrix, matrix.dtype.newbyteorder("="), order="C", copy=True)
         if matrix.dtype.kind == "f" and not backends.get_backend().all_finite(matrix):
             raise ValueError(f"{name} contains NaN or infinity; expected finite numbers")
         return matrix

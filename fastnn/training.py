@@ -872,14 +872,12 @@ class _Stopping:
 
 
 class _Progress:
-    """A progress bar over updates, or nothing."""
+    """A progress bar over updates, or nothing; it appears with the first of them."""
 
     def __init__(self, wanted: bool | None, total: int, done: int) -> None:
+        self._wanted = sys.stderr.isatty() if wanted is None else wanted
+        self._total, self._done = total, done
         self._bar: Any = None
-        if wanted if wanted is not None else sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=total, initial=done, unit="update", leave=False)
 
     def __enter__(self) -> _Progress:
         return self
@@ -889,9 +887,14 @@ class _Progress:
             self._bar.close()
 
     def move(self, steps: int) -> None:
+        if self._wanted and self._bar is None:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=self._total, initial=self._done, unit="update", leave=False)
         if self._bar is not None:
             self._bar.update(steps)
 
     def show(self, logs: Mapping[str, float]) -> None:
         if self._bar is not None:
-            self._bar.set_postfix({name: f"{value:.4g}" for name, value in logs.items()})
+            loss = logs.get("val_loss", logs["loss"])
+            self._bar.set_postfix_str(f"loss {loss:.4g}")
