@@ -88,12 +88,16 @@ class Roofline:
     def __str__(self) -> str:
         lines = [f"{name:<12} {text}" for name, text in self.description.items()]
         for dtype, rates in self.peak.items():
-            lines += [f"{'peak':<12} {rate / 1e9:9.1f} GF/s  {dtype}, {_threads(threads)}"
-                      for threads, rate in rates.items()]
+            lines += [
+                f"{'peak':<12} {rate / 1e9:9.1f} GF/s  {dtype}, {_threads(threads)}"
+                for threads, rate in rates.items()
+            ]
         for level, rates in self.bandwidth.items():
             size = f"{self.caches[level] >> 10} KiB, " if level in self.caches else ""
-            lines += [f"{level:<12} {rate / 1e9:9.1f} GB/s  {size}{_threads(threads)}"
-                      for threads, rate in rates.items()]
+            lines += [
+                f"{level:<12} {rate / 1e9:9.1f} GB/s  {size}{_threads(threads)}"
+                for threads, rate in rates.items()
+            ]
         return "\n".join(lines)
 
 
@@ -184,9 +188,7 @@ def bandwidth(size: int, threads: int) -> float:
 def tile_works(operands: Sequence[Sequence[np.ndarray]]) -> Works:
     """Each product tile that is as tall as its width allows, over a thread's own (a, b, c)."""
     dtype = operands[0][0].dtype.name
-    addresses = objects.build_part(
-        f"tiles to measure {dtype}", lambda: products.module(dtype)
-    )
+    addresses = objects.build_part(f"tiles to measure {dtype}", lambda: products.module(dtype))
     places = [[array.ctypes.data for array in own] for own in operands]
     for kind in (products.ROWS, products.COLUMNS):
         for tile in products.tiles(kind):

@@ -15,8 +15,9 @@ from . import truth
 from .cases import Case, traffic
 
 
-@pytest.mark.parametrize("shape", [(32, 10), (512, 10), (8192, 10), (512, 1000)],
-                         ids="{0[0]}x{0[1]}".format)
+@pytest.mark.parametrize(
+    "shape", [(32, 10), (512, 10), (8192, 10), (512, 1000)], ids="{0[0]}x{0[1]}".format
+)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_cross_entropy(time, backend, dtype, shape):
     time(cross_entropy(backend, dtype, *shape))

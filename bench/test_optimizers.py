@@ -68,5 +68,6 @@ def update(backend: Any, dtype: str, name: str, count: int) -> Case:
 
     arrays = 2 + len(slots)
     read_and_written = 1 + len(slots)
-    return Case(run, verify, dtype, (arrays + read_and_written) * weight.nbytes,
-                arrays * weight.nbytes)
+    return Case(
+        run, verify, dtype, (arrays + read_and_written) * weight.nbytes, arrays * weight.nbytes
+    )

@@ -51,9 +51,7 @@ def matmul(backend: Any, dtype: str, rows: int, inner: int, columns: int) -> Cas
     return Case(run, verify, dtype, moved, moved, flops=2 * rows * inner * columns)
 
 
-def linear(
-    backend: Any, dtype: str, activation: str, rows: int, inputs: int, outputs: int
-) -> Case:
+def linear(backend: Any, dtype: str, activation: str, rows: int, inputs: int, outputs: int) -> Case:
     """y = f(x W + b), with the slope of f stored beside y."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(rows, inputs)).astype(dtype)

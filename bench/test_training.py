@@ -87,7 +87,11 @@ def training_step(
     optimizer = getattr(fastnn, optimizer_name)(LEARNING_RATES[optimizer_name])
     optimizer.attach(model)
     plan = lower(
-        model.layers, widths[0], batch, dtype, loss=fastnn.CrossEntropyLoss().use,
+        model.layers,
+        widths[0],
+        batch,
+        dtype,
+        loss=fastnn.CrossEntropyLoss().use,
         training=Training(optimizer.formula),
     )
     slots = {name: optimizer.slots_of(name) for name in model.arena}
@@ -115,8 +119,13 @@ def training_step(
     count, kept = model.arena.flat.nbytes, 1 + len(optimizer.formula.slots)
     moved = 2 * kept * count + batch * (widths[0] * x.itemsize + labels.itemsize)
     return Case(
-        lambda: train(steps), verify, dtype, moved, kept * count + buffer_bytes(plan),
-        flops(plan), steps,
+        lambda: train(steps),
+        verify,
+        dtype,
+        moved,
+        kept * count + buffer_bytes(plan),
+        flops(plan),
+        steps,
     )
 
 

@@ -244,9 +244,7 @@ def softplus(
     return _map(_activation("softplus", beta=beta, threshold=threshold), x, out)
 
 
-def activation_backward(
-    name: str, x: ArrayLike, grad: ArrayLike, **settings: float
-) -> np.ndarray:
+def activation_backward(name: str, x: ArrayLike, grad: ArrayLike, **settings: float) -> np.ndarray:
     """The gradient by the input of an activation.
 
     Parameters

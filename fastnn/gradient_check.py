@@ -88,8 +88,9 @@ def check_gradients(
         }
         generator = np.random.Generator(np.random.Philox(seed))
         return {
-            name: _compare(name, array, gradient, lambda: chosen.value(outputs(), y), step,
-                           elements, generator)
+            name: _compare(
+                name, array, gradient, lambda: chosen.value(outputs(), y), step, elements, generator
+            )
             for name, (array, gradient) in gradients.items()
         }
     finally:
@@ -116,7 +117,12 @@ class _State:
 
 
 def _compare(
-    name: str, array: np.ndarray, gradient: np.ndarray, value: Any, step: float, elements: int,
+    name: str,
+    array: np.ndarray,
+    gradient: np.ndarray,
+    value: Any,
+    step: float,
+    elements: int,
     generator: np.random.Generator,
 ) -> float:
     """The largest relative error of the gradient of one array."""

@@ -77,9 +77,7 @@ class Layer:
     def initialise(self, generator: np.random.Generator, following: str) -> None:
         """Fill the parameters, by the name of the activation that follows."""
 
-    def attach(
-        self, arrays: Mapping[str, np.ndarray], grads: Mapping[str, np.ndarray]
-    ) -> None:
+    def attach(self, arrays: Mapping[str, np.ndarray], grads: Mapping[str, np.ndarray]) -> None:
         """Use these views for parameters, constants and gradients."""
         self._arrays, self._grads = arrays, grads
 
@@ -577,7 +575,12 @@ class BatchNorm1d(Layer):
         backend.column_sums(out, None, self.grad_bias)
         backend.column_sums(out, self._x_hat, self.grad_weight)
         backend.batch_norm_grad(
-            out, self._x_hat, self._variance, self.weight, self.eps, self.grad_bias,
+            out,
+            self._x_hat,
+            self._variance,
+            self.weight,
+            self.eps,
+            self.grad_bias,
             self.grad_weight,
         )
         return out
@@ -606,8 +609,11 @@ class Standardize(Layer):
             raise ValueError(
                 f"mean has shape {self._mean.shape} and scale {self._scale.shape}; expected (I,)"
             )
-        if not (np.isfinite(self._mean).all() and np.isfinite(self._scale).all()
-                and (self._scale > 0.0).all()):
+        if not (
+            np.isfinite(self._mean).all()
+            and np.isfinite(self._scale).all()
+            and (self._scale > 0.0).all()
+        ):
             raise ValueError("mean must be finite and scale finite and above 0")
 
     @classmethod
@@ -677,8 +683,23 @@ class Flatten(Layer):
 LAYERS: dict[str, type[Layer]] = {
     kind.__name__: kind
     for kind in (
-        Linear, Identity, Sigmoid, Tanh, ReLU, LeakyReLU, PReLU, ELU, SELU, GELU, SiLU, Softplus,
-        Softmax, Dropout, BatchNorm1d, Standardize, Flatten,
+        Linear,
+        Identity,
+        Sigmoid,
+        Tanh,
+        ReLU,
+        LeakyReLU,
+        PReLU,
+        ELU,
+        SELU,
+        GELU,
+        SiLU,
+        Softplus,
+        Softmax,
+        Dropout,
+        BatchNorm1d,
+        Standardize,
+        Flatten,
     )
 }
 """Layers by the name that a file keeps."""

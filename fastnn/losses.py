@@ -107,9 +107,7 @@ class Loss:
         total = float(rows) if weights is None else float(weights.sum(dtype=np.float64))
         scale = float(NumpyMath("float64").evaluate(batch_scale, np.float64(total)))
         row_losses, row_hits = (np.empty(rows, outputs.dtype) for _ in range(2))
-        get_backend().loss(
-            outputs, targets, weights, scale, grad, row_losses, row_hits, self.use
-        )
+        get_backend().loss(outputs, targets, weights, scale, grad, row_losses, row_hits, self.use)
         loss, hits = (float(values.sum(dtype=np.float64)) for values in (row_losses, row_hits))
         return loss * scale, hits
 

@@ -187,7 +187,11 @@ class Sequential:
         update = optim.as_optimizer(optimizer).formula
         loss = self.loss or CrossEntropyLoss()
         return lower(
-            self.logit_layers(loss), self._inputs(), batch_rows, self.dtype, loss=loss.use,
+            self.logit_layers(loss),
+            self._inputs(),
+            batch_rows,
+            self.dtype,
+            loss=loss.use,
             training=Training(update),
         )
 

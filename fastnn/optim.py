@@ -168,9 +168,7 @@ class Optimizer:
             slot is not None and (slot.shape, slot.dtype) != (param.shape, param.dtype)
             for slot, param in zip(known, params, strict=True)
         ):
-            raise ValueError(
-                f"params has {_kinds(params)}; the steps before had {_kinds(known)}"
-            )
+            raise ValueError(f"params has {_kinds(params)}; the steps before had {_kinds(known)}")
         from .backend import get_backend
 
         rates = np.array([self.lr])
@@ -352,18 +350,18 @@ class Momentum(SGD):
         dampening: float = 0.0,
         weight_decay: float = 0.0,
     ) -> None:
-        super().__init__(lr, checks.number("momentum", momentum, above=0.0), dampening,
-                         weight_decay)
+        super().__init__(
+            lr, checks.number("momentum", momentum, above=0.0), dampening, weight_decay
+        )
 
 
 class Nesterov(SGD):
     """SGD with Nesterov's momentum, 0.9 by default; see :class:`SGD`."""
 
-    def __init__(
-        self, lr: float = 1e-3, momentum: float = 0.9, weight_decay: float = 0.0
-    ) -> None:
-        super().__init__(lr, checks.number("momentum", momentum, above=0.0), 0.0, weight_decay,
-                         nesterov=True)
+    def __init__(self, lr: float = 1e-3, momentum: float = 0.9, weight_decay: float = 0.0) -> None:
+        super().__init__(
+            lr, checks.number("momentum", momentum, above=0.0), 0.0, weight_decay, nesterov=True
+        )
 
 
 class Adagrad(Optimizer):

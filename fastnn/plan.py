@@ -117,7 +117,8 @@ class _Lowering:
         """Enter a layer's parameters and constants; their names in the plan by their own."""
         names = {}
         for group, known in (
-            (layer.parameters(), self.parameters), (layer.constants(), self.constants)
+            (layer.parameters(), self.parameters),
+            (layer.constants(), self.constants),
         ):
             for parameter in group:
                 name = names[parameter.name] = f"{index}.{parameter.name}"
@@ -250,9 +251,7 @@ def _is_tail(layer: Layer) -> bool:
     return isinstance(layer, Activation) and not layer.use.formula.learned
 
 
-def _lower_map(
-    lowering: _Lowering, layer: Layer, index: int, settings: dict, trained: bool
-) -> int:
+def _lower_map(lowering: _Lowering, layer: Layer, index: int, settings: dict, trained: bool) -> int:
     """An elementwise layer by itself; the numbers of its formula may be trained or constant."""
     below = lowering.value
     width = layer.outputs(below.width)

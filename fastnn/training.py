@@ -407,11 +407,12 @@ class Evaluation:
         data, model = self.data, self.model
         rows = len(data.x)
         if self._run is None:
-            plan = lower(
-                data.layers, data.x.shape[1], rows, model.dtype, loss=data.loss.use
-            )
+            plan = lower(data.layers, data.x.shape[1], rows, model.dtype, loss=data.loss.use)
             binding = Binding(
-                data.x, model.arrays(), data.targets, data.weights,
+                data.x,
+                model.arrays(),
+                data.targets,
+                data.weights,
                 threads=backends.threads_for(plan),
             )
             self._run = backends.get_backend().start(plan, binding)
@@ -457,9 +458,28 @@ def _metrics(metrics: Iterable[Any] | None, loss: Loss) -> dict[str, Callable | 
 class _Session:
     """One call of ``fit``: everything is checked as it is made, before anything changes."""
 
-    def __init__(self, model: Sequential, data: _Data, *, optimizer, epochs, order,
-                 validation_data, schedule, early_stopping, callbacks, clip_norm, clip_value,
-                 augment, metrics, keeps_updates, checkpoint, resume, progress, device) -> None:
+    def __init__(
+        self,
+        model: Sequential,
+        data: _Data,
+        *,
+        optimizer,
+        epochs,
+        order,
+        validation_data,
+        schedule,
+        early_stopping,
+        callbacks,
+        clip_norm,
+        clip_value,
+        augment,
+        metrics,
+        keeps_updates,
+        checkpoint,
+        resume,
+        progress,
+        device,
+    ) -> None:
         data.check_normalisation()
         self.model, self.data, self.order = model, data, order
         self.backend = backends.for_device(device)
@@ -530,8 +550,9 @@ class _Session:
             self._resume(*self.saved)
         model.history.stopped_early = self.stopping.done
         stepper = self._stepper()
-        with _Progress(self.progress, self.epochs * self.data.steps, self.first_epoch
-                       * self.data.steps) as bar:
+        with _Progress(
+            self.progress, self.epochs * self.data.steps, self.first_epoch * self.data.steps
+        ) as bar:
             try:
                 for epoch in range(self.first_epoch, self.epochs):
                     if self.stopping.done or self._epoch(stepper, epoch, bar):
@@ -593,7 +614,10 @@ class _Session:
     def _observed(self) -> bool:
         """Whether anything looks at the weights between epochs."""
         return bool(
-            self.validation or self.callbacks or self.stopping.settings or self.checkpoint
+            self.validation
+            or self.callbacks
+            or self.stopping.settings
+            or self.checkpoint
             or any(self.metrics.values())
         )
 
@@ -649,9 +673,7 @@ class _Session:
         saved = optim.from_state(metadata["optimizer"], [self.optimizer])
         mine = self.optimizer
         if (saved.name, saved.lr, saved.settings) != (mine.name, mine.lr, mine.settings):
-            raise ValueError(
-                f"optimizer is {mine!r}; {self.checkpoint} was written with {saved!r}"
-            )
+            raise ValueError(f"optimizer is {mine!r}; {self.checkpoint} was written with {saved!r}")
         return tensors, metadata
 
     def _resume(self, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
@@ -681,7 +703,11 @@ class _CompiledSteps:
         self.session = session
         data, model = session.data, session.model
         plan = lower(
-            data.layers, data.x.shape[1], data.batch_rows, model.dtype, loss=data.loss.use,
+            data.layers,
+            data.x.shape[1],
+            data.batch_rows,
+            model.dtype,
+            loss=data.loss.use,
             training=Training(session.optimizer.formula, session.clip_norm, session.clip_value),
         )
         self.plan = plan
@@ -692,8 +718,13 @@ class _CompiledSteps:
         arrays = session.model.arrays()
         slots = {name: session.optimizer.slots_of(name) for name in session.model.arena}
         binding = Binding(
-            x, arrays, data.targets, data.weights, slots=slots,
-            threads=backends.threads_for(self.plan), seed=session.order.seed,
+            x,
+            arrays,
+            data.targets,
+            data.weights,
+            slots=slots,
+            threads=backends.threads_for(self.plan),
+            seed=session.order.seed,
         )
         self.run = session.backend.start(self.plan, binding)
 
@@ -786,7 +817,10 @@ class _EagerSteps:
             grad = layer.backward(grad)
         with interrupts_later():
             session.optimizer.step_model(
-                session.model, rate, session.clip_norm, session.clip_value,
+                session.model,
+                rate,
+                session.clip_norm,
+                session.clip_value,
                 session.optimizer.updates + self.steps_done,
             )
             self.steps_done += 1
@@ -861,14 +895,16 @@ class _Stopping:
                 array[...] = self.best[name]
 
     def state(self) -> dict[str, Any]:
-        return {"value": self.best_value.hex(), "epoch": self.best_epoch,
-                "waited": self.waited}
+        return {"value": self.best_value.hex(), "epoch": self.best_epoch, "waited": self.waited}
 
     def load(self, state: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> None:
         self.best_value = float.fromhex(state["value"])
         self.best_epoch, self.waited = state["epoch"], state["waited"]
-        self.best = {name.removeprefix("best "): array for name, array in tensors.items()
-                     if name.startswith("best ")}
+        self.best = {
+            name.removeprefix("best "): array
+            for name, array in tensors.items()
+            if name.startswith("best ")
+        }
 
 
 class _Progress:

@@ -178,8 +178,9 @@ class Plan:
         """Flops and bytes of one pass of a row over a whole chunk."""
         shapes = self._shapes()
         itemsize = np.dtype(self.dtype).itemsize
-        elements = [int(np.prod(shapes[name])) for name in (*row.reads, *row.writes)
-                    if name in shapes]
+        elements = [
+            int(np.prod(shapes[name])) for name in (*row.reads, *row.writes) if name in shapes
+        ]
         flops = COSTS.get(row.op, _elementwise)(
             [shapes.get(name, ()) for name in row.reads],
             [shapes.get(name, ()) for name in row.writes],

@@ -67,8 +67,10 @@ def test_set_backend_reaches_every_thread_and_a_block_only_its_own():
     assert seen == {"set": "numpy", "block": "numpy"}
 
 
-@pytest.mark.parametrize("choose", [fastnn.set_backend, fastnn.get_backend,
-                                    lambda name: fastnn.use_backend(name).__enter__()])
+@pytest.mark.parametrize(
+    "choose",
+    [fastnn.set_backend, fastnn.get_backend, lambda name: fastnn.use_backend(name).__enter__()],
+)
 def test_an_unknown_backend_lists_near_matches_and_changes_nothing(choose):
     with pytest.raises(ValueError, match="unknown backend 'nunba': did you mean 'numba'"):
         choose("nunba")
@@ -102,8 +104,11 @@ def test_the_device_finds_its_backend(device, chosen, expected):
 
 @pytest.mark.parametrize("chosen", ["numpy", "numba"])
 def test_a_device_that_contradicts_the_backend_is_refused(chosen):
-    with fastnn.use_backend(chosen), pytest.raises(
-        ValueError, match=f"device is 'cuda', but the {chosen} backend in use works on 'cpu'"
+    with (
+        fastnn.use_backend(chosen),
+        pytest.raises(
+            ValueError, match=f"device is 'cuda', but the {chosen} backend in use works on 'cpu'"
+        ),
     ):
         backends.for_device("cuda")
 
@@ -125,8 +130,10 @@ def test_threads_are_set_by_call_then_by_environment(monkeypatch):
     assert fastnn.get_num_threads() == 3
 
 
-@pytest.mark.parametrize("count, error", [(0, ValueError), (-1, ValueError), (1.5, TypeError),
-                                          ("2", TypeError), (True, TypeError)])
+@pytest.mark.parametrize(
+    "count, error",
+    [(0, ValueError), (-1, ValueError), (1.5, TypeError), ("2", TypeError), (True, TypeError)],
+)
 def test_a_number_of_threads_is_a_whole_number_from_one(count, error):
     with pytest.raises(error, match="count must be"):
         fastnn.set_num_threads(count)

@@ -84,7 +84,10 @@ def test_any_number_of_threads_gives_the_same_bits(
     make, rows, batch_size, optimizer, clip_norm, dtype
 ):
     options = {
-        "batch_size": batch_size, "optimizer": optimizer, "clip_norm": clip_norm, "epochs": 2
+        "batch_size": batch_size,
+        "optimizer": optimizer,
+        "clip_norm": clip_norm,
+        "epochs": 2,
     }
     expected = state(trained(make, dtype, rows, 1, **options))
     for threads in (2, 3, 4):
@@ -100,8 +103,9 @@ def test_layers_by_hand_give_the_same_bits_at_any_thread_count(threads, dtype):
     for count in (1, threads):
         fastnn.set_num_threads(count)
         model = network(dtype)
-        results.append((model(x).tobytes(), model.backward(grad).tobytes(),
-                        model.grads.flat.tobytes()))
+        results.append(
+            (model(x).tobytes(), model.backward(grad).tobytes(), model.grads.flat.tobytes())
+        )
     assert results[0] == results[1]
 
 
@@ -124,8 +128,13 @@ def test_update_in_the_tail_and_stored_gradients_give_the_same_bits(dtype, optim
             while run.advance(1.0) == "stopped":
                 pass
             run.store()
-        results.append((model.arena.flat.tobytes(), run.losses().tobytes(),
-                        [s.tobytes() for each in slots.values() for s in each]))
+        results.append(
+            (
+                model.arena.flat.tobytes(),
+                run.losses().tobytes(),
+                [s.tobytes() for each in slots.values() for s in each],
+            )
+        )
     assert results[0] == results[1]
 
 
@@ -223,7 +232,9 @@ TRAIN = """
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_a_fork_after_training_trains_on():
-    program = TRAIN + """
+    program = (
+        TRAIN
+        + """
     import warnings
     warnings.simplefilter("ignore", DeprecationWarning)  # of fork in a process with threads
     fastnn.set_num_threads(2)
@@ -234,16 +245,20 @@ def test_a_fork_after_training_trains_on():
     _, status = os.waitpid(child, 0)
     print(os.waitstatus_to_exitcode(status), train() == first)
     """
+    )
     assert run_python(program) == "0 True\n"
 
 
 @pytest.mark.parametrize("bits", ["256", "128"])
 def test_narrower_vectors_train_on_the_same_curve(bits):
-    program = TRAIN + """
+    program = (
+        TRAIN
+        + """
     model = fastnn.Sequential(fastnn.Linear(200, 128), fastnn.Tanh(), fastnn.Linear(128, 10))
     history = model.fit(x, y, epochs=2, optimizer="sgd")
     print(*[loss.hex() for loss in history["loss"]])
     """
+    )
     narrow, truth = (
         [float.fromhex(text) for text in run_python(program, **environment).split()]
         for environment in ({"FASTNN_VECTOR_BITS": bits}, {"FASTNN_BACKEND": "numpy"})
@@ -254,13 +269,17 @@ def test_narrower_vectors_train_on_the_same_curve(bits):
 
 
 def test_nothing_breaks_where_the_user_has_no_home():
-    homeless = """
+    homeless = (
+        """
     import pathlib
     def home():
         raise RuntimeError("no home")
     pathlib.Path.home = home
-    """ + TRAIN + """
+    """
+        + TRAIN
+        + """
     print(train())"""
+    )
     environment = {"FASTNN_CACHE_DIR": "", "XDG_CACHE_HOME": ""}
     assert run_python(homeless, **environment) == run_python(TRAIN + "\n    print(train())")
 

@@ -240,9 +240,7 @@ def test_regression_reports_r2(run: Run, line: str) -> None:
 
 def test_whole_numbers_are_numbers_if_asked(run: Run, tmp_path: Path) -> None:
     rows = np.random.default_rng(0).integers(0, 1000, (200, 1)).repeat(2, axis=1)
-    np.savetxt(
-        tmp_path / "age.csv", rows, delimiter=",", header="days,age", comments="", fmt="%d"
-    )
+    np.savetxt(tmp_path / "age.csv", rows, delimiter=",", header="days,age", comments="", fmt="%d")
     options = ("train", "--data", "age.csv", "--label", "age", "--layers", "8", "--epochs", "60")
     code, _, error = run(*options)
     assert code == 2

@@ -27,8 +27,11 @@ def modules(dtype: str):
         settings = dict.fromkeys(formula.settings, 0.5)
         for dropout in (False, True):
             use = Activation(formula, tuple(settings.items()))
-            yield f"{name} slope", elementwise.map_module(
-                dtype, use.formula, use.keywords, slope=True, dropout=dropout
+            yield (
+                f"{name} slope",
+                elementwise.map_module(
+                    dtype, use.formula, use.keywords, slope=True, dropout=dropout
+                ),
             )
     for name, formula in formulas.UPDATES.items():
         yield name, elementwise.update_module(dtype, formula, scaled=True, clipped=True)

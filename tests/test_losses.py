@@ -164,8 +164,9 @@ def data(outputs=3, dtype="float64"):
 )
 def test_an_ending_that_the_loss_contains_is_folded(ending, loss, outputs, dtype):
     x, y = data(max(outputs, 2), dtype)
-    plain, ended = network(dtype=dtype, outputs=outputs), network(
-        ending(), dtype=dtype, outputs=outputs
+    plain, ended = (
+        network(dtype=dtype, outputs=outputs),
+        network(ending(), dtype=dtype, outputs=outputs),
     )
     histories = [model.fit(x, y, loss=loss, epochs=3) for model in (plain, ended)]
     assert dict(histories[0]) == dict(histories[1])

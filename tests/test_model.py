@@ -255,9 +255,12 @@ def test_a_copy_goes_on_by_itself(again, optimizer, tmp_path):
 
 
 def test_a_formula_without_a_name_in_a_module_is_deepcopied():
-    model, (x, _) = fastnn.Sequential(
-        fastnn.Linear(12, 3), fastnn.Activation(lambda m, x: x * x, name="square")
-    ), data()
+    model, (x, _) = (
+        fastnn.Sequential(
+            fastnn.Linear(12, 3), fastnn.Activation(lambda m, x: x * x, name="square")
+        ),
+        data(),
+    )
     other = copy.deepcopy(model)
     np.testing.assert_array_equal(other.predict(x), model.predict(x))
     other.arena.flat[:] = 0.0

@@ -248,9 +248,7 @@ def test_stored_gradients_come_out_where_they_are_kept(backend):
             model.layers, 6, 16, "float64", loss=loss.use,
             training=Training(SGD, keep_gradients=True),
         )  # fmt: skip
-        binding = Binding(
-            x, {n: a.copy() for n, a in model.arrays().items()}, y, grads=grads
-        )
+        binding = Binding(x, {n: a.copy() for n, a in model.arrays().items()}, y, grads=grads)
         run = chosen.start(plan, binding)
         run.begin(None, 16, fastnn.SGD(0.1).scalars(0, np.array([0.1]), "float64"))
         assert run.advance(60.0) == "done"

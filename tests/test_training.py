@@ -635,9 +635,7 @@ def test_a_run_that_stopped_early_is_not_resumed(tmp_path):
     options = {"early_stopping": 2, "validation_data": (x, (y + 1) % CLASSES), "epochs": 50}
     model.fit(x, y, optimizer=fastnn.SGD(0.5), checkpoint=path, **options)
     again = network()
-    history = again.fit(
-        x, y, optimizer=fastnn.SGD(0.5), checkpoint=path, resume=True, **options
-    )
+    history = again.fit(x, y, optimizer=fastnn.SGD(0.5), checkpoint=path, resume=True, **options)
     assert history.stopped_early and history.epochs < 50
     assert_same_bits(again, model)
 

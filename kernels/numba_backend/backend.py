@@ -78,9 +78,7 @@ class NumbaBackend:
         right = matrix("b", b, shape, left)
         columns = b.shape[0 if transpose_b else 1]
         result = matrix("out", out, (rows, columns), left, written=True)
-        product(
-            left, right, result, self._threads(), a_turned=transpose_a, b_turned=transpose_b
-        )
+        product(left, right, result, self._threads(), a_turned=transpose_a, b_turned=transpose_b)
 
     def linear(
         self,
@@ -103,9 +101,7 @@ class NumbaBackend:
         if slope is not None or not activation.is_identity:
             _learned(activation, (), (), x, inputs, slope is not None)
             kernel = library.activation(inputs.dtype, activation, slope is not None, False, False)
-        product(
-            inputs, weights, out, self._threads(), bias=added, activation=kernel, slope=slopes
-        )
+        product(inputs, weights, out, self._threads(), bias=added, activation=kernel, slope=slopes)
 
     def linear_grad_input(
         self, grad: np.ndarray, weight: np.ndarray, slope: np.ndarray | None, out: np.ndarray
@@ -166,8 +162,19 @@ class NumbaBackend:
             ]
             words = map_words(source.dtype, dropout, numbers) if in_place else None
             apply(
-                kernel, source.at(row, column), source.stride, out.at(row, column), out.stride,
-                slopes.at(row, column), slopes.stride, rows, columns, row, column, 0, step,
+                kernel,
+                source.at(row, column),
+                source.stride,
+                out.at(row, column),
+                out.stride,
+                slopes.at(row, column),
+                slopes.stride,
+                rows,
+                columns,
+                row,
+                column,
+                0,
+                step,
                 0 if words is None else words.ctypes.data,
             )
 
@@ -182,8 +189,13 @@ class NumbaBackend:
 
         def work(row: int, column: int, rows: int, columns: int) -> None:
             apply(
-                kernel, out.at(row, column), out.stride, factor.at(row, column), factor.stride,
-                rows, columns,
+                kernel,
+                out.at(row, column),
+                out.stride,
+                factor.at(row, column),
+                factor.stride,
+                rows,
+                columns,
             )
 
         by_parts(self._threads(), out, work)
@@ -260,8 +272,17 @@ class NumbaBackend:
 
         def work(row: int, count: int) -> None:
             apply(
-                kernel, made.at(row), made.stride, out.at(row), out.stride, count, made.columns,
-                row, row, ctypes.addressof(factor), words.ctypes.data,
+                kernel,
+                made.at(row),
+                made.stride,
+                out.at(row),
+                out.stride,
+                count,
+                made.columns,
+                row,
+                row,
+                ctypes.addressof(factor),
+                words.ctypes.data,
             )
 
         by_rows(self._threads(), made, work)
@@ -276,8 +297,13 @@ class NumbaBackend:
 
         def work(column: int, count: int) -> None:
             apply(
-                kernel, values.at(0, column), values.stride, values.rows, count,
-                averages.at(0, column), spreads.at(0, column),
+                kernel,
+                values.at(0, column),
+                values.stride,
+                values.rows,
+                count,
+                averages.at(0, column),
+                spreads.at(0, column),
             )
 
         by_columns(self._threads(), values, work)
@@ -297,7 +323,10 @@ class NumbaBackend:
         statistics = [
             vector(name, array, values.columns, values).address
             for name, array in (
-                ("mean", mean), ("variance", variance), ("gamma", gamma), ("beta", beta)
+                ("mean", mean),
+                ("variance", variance),
+                ("gamma", gamma),
+                ("beta", beta),
             )
         ]
         kernel = library.plain(values.dtype, "batch_norm")
@@ -305,8 +334,17 @@ class NumbaBackend:
 
         def work(row: int, count: int) -> None:
             apply(
-                kernel, values.at(row), values.stride, hat.at(row), hat.stride, out.at(row),
-                out.stride, count, values.columns, *statistics, ctypes.addressof(epsilon),
+                kernel,
+                values.at(row),
+                values.stride,
+                hat.at(row),
+                hat.stride,
+                out.at(row),
+                out.stride,
+                count,
+                values.columns,
+                *statistics,
+                ctypes.addressof(epsilon),
             )
 
         by_rows(self._threads(), values, work)
@@ -325,7 +363,9 @@ class NumbaBackend:
         spread, scale, by_beta, by_gamma = (
             vector(name, array, out.columns, out).address
             for name, array in (
-                ("variance", variance), ("gamma", gamma), ("grad_beta", grad_beta),
+                ("variance", variance),
+                ("gamma", gamma),
+                ("grad_beta", grad_beta),
                 ("grad_gamma", grad_gamma),
             )
         )
@@ -334,8 +374,19 @@ class NumbaBackend:
 
         def work(row: int, count: int) -> None:
             apply(
-                kernel, out.at(row), out.stride, hat.at(row), hat.stride, count, out.columns,
-                spread, scale, ctypes.addressof(epsilon), by_beta, by_gamma, out.rows,
+                kernel,
+                out.at(row),
+                out.stride,
+                hat.at(row),
+                hat.stride,
+                count,
+                out.columns,
+                spread,
+                scale,
+                ctypes.addressof(epsilon),
+                by_beta,
+                by_gamma,
+                out.rows,
             )
 
         by_rows(self._threads(), out, work)
@@ -343,17 +394,22 @@ class NumbaBackend:
     def column_sums(self, a: np.ndarray, b: np.ndarray | None, out: np.ndarray) -> None:
         values = matrix("a", a)
         factors = NOTHING if b is None else matrix("b", b, a.shape, values)
-        self._column_sums(
-            values, factors, vector("out", out, values.columns, values, written=True)
-        )
+        self._column_sums(values, factors, vector("out", out, values.columns, values, written=True))
 
     def _column_sums(self, values: Block, factors: Block, sums: Block) -> None:
         kernel = library.column_sums(values.dtype, factors is not NOTHING)
 
         def work(column: int, count: int) -> None:
             apply(
-                kernel, values.at(0, column), values.stride, factors.at(0, column),
-                factors.stride, values.rows, count, sums.at(0, column), 0,
+                kernel,
+                values.at(0, column),
+                values.stride,
+                factors.at(0, column),
+                factors.stride,
+                values.rows,
+                count,
+                sums.at(0, column),
+                0,
             )
 
         by_columns(self._threads(), values, work)
@@ -371,7 +427,9 @@ class NumbaBackend:
         statistics = [
             vector(name, array, averages.size, averages, written=name.startswith("running")).address
             for name, array in (
-                ("mean", mean), ("variance", variance), ("running_mean", running_mean),
+                ("mean", mean),
+                ("variance", variance),
+                ("running_mean", running_mean),
                 ("running_variance", running_variance),
             )
         ]
@@ -395,7 +453,11 @@ class NumbaBackend:
         def work(row: int, column: int, rows: int, columns: int) -> None:
             for r in range(row, row + rows):
                 apply_by_blocks(
-                    kernel, values.at(r, column), columns, SQUARES_BLOCK, values.itemsize,
+                    kernel,
+                    values.at(r, column),
+                    columns,
+                    SQUARES_BLOCK,
+                    values.itemsize,
                     out.at(r, column // SQUARES_BLOCK),
                 )
 
@@ -436,7 +498,14 @@ class NumbaBackend:
 
         def work(row: int, count: int) -> None:
             apply(
-                kernel, data, x.strides[0], order, row, result.at(row), result.stride, count,
+                kernel,
+                data,
+                x.strides[0],
+                order,
+                row,
+                result.at(row),
+                result.stride,
+                count,
                 result.columns,
             )
 
@@ -514,7 +583,11 @@ def _loss_words(
         goals = matrix("targets", targets, (rows, columns), outputs)
         place, stride = goals.address, goals.stride
     return loss_words(
-        outputs.dtype, loss, columns, targets=place, target_ld=stride,
+        outputs.dtype,
+        loss,
+        columns,
+        targets=place,
+        target_ld=stride,
         weights=0 if weights is None else vector("weights", weights, rows, outputs).address,
         row_losses=vector("row_losses", row_losses, rows, outputs, written=True).address,
         row_hits=vector("row_hits", row_hits, rows, outputs, written=True).address,

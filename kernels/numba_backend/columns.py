@@ -210,9 +210,7 @@ def batch_norm_module(dtype: str) -> ir.Module:
                 address = kernel.at(hat, builder.mul(row, ld_hat), column)
                 kernel.store_vector(x_hat.value, address, mask)
             result = formulas.scale_shift(math, x_hat, scale, shift)
-            kernel.store_vector(
-                result.value, kernel.at(y, builder.mul(row, ldy), column), mask
-            )
+            kernel.store_vector(result.value, kernel.at(y, builder.mul(row, ldy), column), mask)
 
     kernel.columns(columns, body)
     kernel.finish()
@@ -337,9 +335,10 @@ def transpose_module(dtype: str) -> ir.Module:
             begin = kernel.at(out, builder.mul(column, ld_out), row)
             for i, vector in enumerate(_turn_over(kernel, square)):
                 kernel.store_vector(vector, kernel.at(begin, builder.mul(ld_out, integer(i))))
-        with kernel.loop(columns, first=whole_columns) as column, kernel.loop(
-            builder.add(row, integer(lanes)), first=row
-        ) as one:
+        with (
+            kernel.loop(columns, first=whole_columns) as column,
+            kernel.loop(builder.add(row, integer(lanes)), first=row) as one,
+        ):
             element(one, column)
     with kernel.loop(rows, first=whole_rows) as row, kernel.loop(columns) as column:
         element(row, column)
@@ -485,8 +484,6 @@ def _turn_over(kernel: Kernel, square: list[ir.Value]) -> list[ir.Value]:
         for i in range(lanes):
             if i & size == 0:
                 for place, mask in ((i, masks[0]), (i + size, masks[1])):
-                    turned[place] = kernel.builder.shuffle_vector(
-                        square[i], square[i + size], mask
-                    )
+                    turned[place] = kernel.builder.shuffle_vector(square[i], square[i + size], mask)
         square, size = turned, size // 2
     return square

@@ -19,9 +19,7 @@ _ENTRY = "entry"
 
 
 @functools.cache
-def control(
-    module: str, name: str, arguments: str, holds_gil: bool = False
-) -> Callable[..., int]:
+def control(module: str, name: str, arguments: str, holds_gil: bool = False) -> Callable[..., int]:
     """A compiled function of a module beside this one, called without the GIL unless it is short.
 
     Parameters

@@ -138,9 +138,7 @@ class _Dropout:
         with kernel.loop(end, first=first_block) as block:
             for part in range(0, _MASK_GROUP, lanes):
                 group = builder.add(builder.mul(block, integer(_MASK_GROUP)), integer(part))
-                lane = builder.add(
-                    kernel.splat(kernel.narrow(group)), kernel.lane_numbers()
-                )
+                lane = builder.add(kernel.splat(kernel.narrow(group)), kernel.lane_numbers())
                 counter = (number, self.math.integer(lane), self._lanes(step), self.stream)
                 words = formulas.philox(self.math, counter, self.key)
                 for index, word in enumerate(words):

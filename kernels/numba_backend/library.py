@@ -65,17 +65,17 @@ def update(dtype: str, formula: formulas.UpdateFormula, scaled: bool, clipped: b
             f"optimizer {formula.name!r} has {len(formula.slots)} slots; the numba backend takes "
             f"at most {t.MOST_SLOTS}"
         )
-    return objects.build(
-        elementwise.update_module(dtype, formula, scaled=scaled, clipped=clipped)
-    )[NAME]
+    return objects.build(elementwise.update_module(dtype, formula, scaled=scaled, clipped=clipped))[
+        NAME
+    ]
 
 
 @functools.cache
 def outer_update(dtype: str, formula: formulas.UpdateFormula, batch: int, clipped: bool) -> int:
     """One optimizer step by the gradient of a few rows."""
-    return objects.build(
-        elementwise.outer_update_module(dtype, formula, batch, clipped=clipped)
-    )[NAME]
+    return objects.build(elementwise.outer_update_module(dtype, formula, batch, clipped=clipped))[
+        NAME
+    ]
 
 
 @functools.cache

@@ -93,10 +93,26 @@ def product(
     packed = scratch.address + threads * aside * c.itemsize
     p[t.SCRATCH], p[t.SCRATCH_BYTES] = scratch.address, aside * c.itemsize
     p[ROWS:_TILES] = (
-        c.rows, c.columns, inner, a.address, a.stride, a_turned, b.address, b.stride, b_turned,
-        not b_turned and c.rows <= IN_PLACE_ROWS, c.address, c.stride, bias.address, packed,
-        library.gather(c.dtype, c.dtype), library.plain(c.dtype, "transpose"), activation,
-        multiply, slope.address, slope.stride,
+        c.rows,
+        c.columns,
+        inner,
+        a.address,
+        a.stride,
+        a_turned,
+        b.address,
+        b.stride,
+        b_turned,
+        not b_turned and c.rows <= IN_PLACE_ROWS,
+        c.address,
+        c.stride,
+        bias.address,
+        packed,
+        library.gather(c.dtype, c.dtype),
+        library.plain(c.dtype, "transpose"),
+        activation,
+        multiply,
+        slope.address,
+        slope.stride,
     )
     words = memory.aligned(t.CONTROL, "int64") if threads > 1 else p
     run, addresses = control("matmul_engine", "run", "ppii"), (p.ctypes.data, words.ctypes.data)

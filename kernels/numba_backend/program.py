@@ -73,8 +73,9 @@ class Program:
         self._index_words: list[tuple[np.ndarray, int]] = []
         self._droppings: list[_Dropping] = []
         self._biases = {
-            row.reads[1]: row.reads[2] for row in plan.chunk if row.op == "linear" and
-            len(row.reads) == 3
+            row.reads[1]: row.reads[2]
+            for row in plan.chunk
+            if row.op == "linear" and len(row.reads) == 3
         }
         self._lay_out_buffers()
         self._lay_out_parameters()
@@ -232,12 +233,21 @@ class Program:
         x, (out,) = self.binding.x, row.writes
         finite = library.plain(self.dtype, "finite") if self.in_place else 0
         if x.dtype.name not in SOURCES or x.strides[1] != x.itemsize:
-            raise TypeError(f"X has dtype {x.dtype} and strides {x.strides}; expected rows of "
-                            f"{', '.join(SOURCES)}")
+            raise TypeError(
+                f"X has dtype {x.dtype} and strides {x.strides}; expected rows of "
+                f"{', '.join(SOURCES)}"
+            )
         kernel = library.gather(self.dtype, x.dtype.name)
         operation = self._rows(
-            t.GATHER, kernel, self.plan.inputs, (), (out,), A=x.ctypes.data, LDA=x.strides[0],
-            TAIL=finite, **self._from(out, "C", "LDC"),
+            t.GATHER,
+            kernel,
+            self.plan.inputs,
+            (),
+            (out,),
+            A=x.ctypes.data,
+            LDA=x.strides[0],
+            TAIL=finite,
+            **self._from(out, "C", "LDC"),
         )
         operation.words[t.B] = _INDEX
         yield operation
@@ -258,9 +268,16 @@ class Program:
             )
             extra = self._map_words(dropout, [])
         operation = self._rows(
-            t.LINEAR_IN_PLACE if self.in_place else t.LINEAR, kernel, outputs, row.reads,
-            row.writes, INNER=inputs, EXTRA=extra, **place,
-            **self._from(x, "A", "LDA"), **self._from(y, "C", "LDC"),
+            t.LINEAR_IN_PLACE if self.in_place else t.LINEAR,
+            kernel,
+            outputs,
+            row.reads,
+            row.writes,
+            INNER=inputs,
+            EXTRA=extra,
+            **place,
+            **self._from(x, "A", "LDA"),
+            **self._from(y, "C", "LDC"),
             **(self._from(slope, "SLOPE", "LD_SLOPE") if slope else {}),
         )
         yield self._shared_by_columns(operation, outputs)
@@ -299,31 +316,46 @@ class Program:
             for name, out in zip(learned, outs or [()] * len(learned), strict=True)
         ]
         activation, dropout = row.settings["activation"], row.settings.get("dropout")
-        shared = bool(learned) and self.plan.shape(learned[0]) == (1,) and (
-            self.plan.shape(x)[-1] != 1)
+        shared = (
+            bool(learned) and self.plan.shape(learned[0]) == (1,) and (self.plan.shape(x)[-1] != 1)
+        )
         kernel = library.activation(
             self.dtype, activation, slope is not None, dropout is not None, shared, len(rest) > 1
         )
         yield self._rows(
-            t.MAP, kernel, self.plan.shape(x)[-1], row.reads, row.writes,
+            t.MAP,
+            kernel,
+            self.plan.shape(x)[-1],
+            row.reads,
+            row.writes,
             EXTRA=self._map_words(dropout, numbers),
-            **self._from(x, "A", "LDA"), **self._from(y, "C", "LDC"),
+            **self._from(x, "A", "LDA"),
+            **self._from(y, "C", "LDC"),
             **(self._from(slope, "SLOPE", "LD_SLOPE") if slope else {}),
         )
 
     def _multiply(self, row: Row) -> Iterable[_Operation]:
         grad, slope = row.reads
         yield self._rows(
-            t.MULTIPLY, library.plain(self.dtype, "multiply"), self.plan.shape(grad)[-1],
-            row.reads, row.writes, **self._from(grad, "C", "LDC"),
+            t.MULTIPLY,
+            library.plain(self.dtype, "multiply"),
+            self.plan.shape(grad)[-1],
+            row.reads,
+            row.writes,
+            **self._from(grad, "C", "LDC"),
             **self._from(slope, "SLOPE", "LD_SLOPE"),
         )
 
     def _softmax(self, row: Row) -> Iterable[_Operation]:
         x, y = row.reads[0], row.writes[0]
         yield self._rows(
-            t.SOFTMAX, library.plain(self.dtype, row.op), self.plan.shape(x)[-1], row.reads,
-            row.writes, **self._from(x, "A", "LDA"), **self._from(y, "C", "LDC"),
+            t.SOFTMAX,
+            library.plain(self.dtype, row.op),
+            self.plan.shape(x)[-1],
+            row.reads,
+            row.writes,
+            **self._from(x, "A", "LDA"),
+            **self._from(y, "C", "LDC"),
         )
 
     def _softmax_grad(self, row: Row) -> Iterable[_Operation]:
@@ -332,8 +364,13 @@ class Program:
     def _weigh(self, row: Row) -> Iterable[_Operation]:
         weights = self.binding.weights
         yield self._rows(
-            t.WEIGH, library.plain(self.dtype, "batch_scale"), 0, (), (),
-            A=0 if weights is None else weights.ctypes.data, B=_INDEX,
+            t.WEIGH,
+            library.plain(self.dtype, "batch_scale"),
+            0,
+            (),
+            (),
+            A=0 if weights is None else weights.ctypes.data,
+            B=_INDEX,
         )
 
     def _loss(self, row: Row) -> Iterable[_Operation]:
@@ -343,22 +380,37 @@ class Program:
         labels = targets.ndim == 1
         weights = self.binding.weights
         words = loss_words(
-            self.dtype, use, columns, targets=targets.ctypes.data,
+            self.dtype,
+            use,
+            columns,
+            targets=targets.ctypes.data,
             target_ld=0 if labels else targets.strides[0] // self.itemsize,
             weights=0 if weights is None else weights.ctypes.data,
-            row_losses=self._address("row_losses"), row_hits=self._address("row_hits"),
+            row_losses=self._address("row_losses"),
+            row_hits=self._address("row_hits"),
         )
         self._index_words.append((words, LOSS_INDEX))
         yield self._rows(
-            t.LOSS, library.loss(self.dtype, use, labels, grad is not None), columns,
-            row.reads, row.writes, EXTRA=self._keep(words),
-            **self._from(outputs, "A", "LDA"), **(self._from(grad, "C", "LDC") if grad else {}),
+            t.LOSS,
+            library.loss(self.dtype, use, labels, grad is not None),
+            columns,
+            row.reads,
+            row.writes,
+            EXTRA=self._keep(words),
+            **self._from(outputs, "A", "LDA"),
+            **(self._from(grad, "C", "LDC") if grad else {}),
         )
 
     def _check(self, row: Row) -> Iterable[_Operation]:
         operation = self._rows(
-            t.CHECK, 0, 0, ("row_losses", "row_hits"), (), A=self._address("row_losses"),
-            B=self._address("row_hits"), STRICT=int(self.plan.update is not None),
+            t.CHECK,
+            0,
+            0,
+            ("row_losses", "row_hits"),
+            (),
+            A=self._address("row_losses"),
+            B=self._address("row_hits"),
+            STRICT=int(self.plan.update is not None),
         )
         operation.share = _own()
         yield operation
@@ -366,8 +418,13 @@ class Program:
     def _copy_out(self, row: Row) -> Iterable[_Operation]:
         out, (name,) = self.binding.out, row.reads
         yield self._rows(
-            t.COPY_OUT, library.gather(self.dtype, self.dtype), self.plan.outputs, row.reads, (),
-            C=out.ctypes.data, LDC=out.strides[0] // self.itemsize,
+            t.COPY_OUT,
+            library.gather(self.dtype, self.dtype),
+            self.plan.outputs,
+            row.reads,
+            (),
+            C=out.ctypes.data,
+            LDC=out.strides[0] // self.itemsize,
             **self._from(name, "A", "LDA"),
         )
 
@@ -377,13 +434,21 @@ class Program:
         inputs, outputs = self.plan.shape(weight)
         multiply = library.plain(self.dtype, "multiply") if slope else 0
         places = {
-            **self._from(grad, "A", "LDA"), **self._from(out, "C", "LDC"),
+            **self._from(grad, "A", "LDA"),
+            **self._from(out, "C", "LDC"),
             **(self._from(slope[0], "SLOPE", "LD_SLOPE") if slope else {}),
         }
         if self.plan.chunk_rows <= FEW_ROWS:
             operation = self._rows(
-                t.DOTS, library.plain(self.dtype, "dots"), outputs, row.reads, row.writes,
-                INNER=inputs, B=self._address(weight), TAIL=multiply, **places,
+                t.DOTS,
+                library.plain(self.dtype, "dots"),
+                outputs,
+                row.reads,
+                row.writes,
+                INNER=inputs,
+                B=self._address(weight),
+                TAIL=multiply,
+                **places,
             )
             operation.share = _own()
             yield operation
@@ -391,13 +456,27 @@ class Program:
         turned = self._zeros(outputs * memory.padded(inputs, self.dtype))
         kernel = library.plain(self.dtype, "transpose")
         yield _Operation(
-            {t.OPERATION: t.TRANSPOSE, t.KERNEL: kernel, t.B: self._address(weight),
-             t.C: turned.ctypes.data, t.INNER: inputs, t.COLUMNS: outputs},
-            (weight,), (f"{weight}'",), _own(),
+            {
+                t.OPERATION: t.TRANSPOSE,
+                t.KERNEL: kernel,
+                t.B: self._address(weight),
+                t.C: turned.ctypes.data,
+                t.INNER: inputs,
+                t.COLUMNS: outputs,
+            },
+            (weight,),
+            (f"{weight}'",),
+            _own(),
         )
         operation = self._rows(
-            t.GRAD_INPUT, multiply, inputs, (grad, f"{weight}'", *slope), row.writes,
-            INNER=outputs, B=turned.ctypes.data, **places,
+            t.GRAD_INPUT,
+            multiply,
+            inputs,
+            (grad, f"{weight}'", *slope),
+            row.writes,
+            INNER=outputs,
+            B=turned.ctypes.data,
+            **places,
         )
         yield self._shared_by_columns(operation, inputs)
 
@@ -423,17 +502,24 @@ class Program:
         inputs, outputs = self.plan.shape(weight)
         updates = bool(row.settings.get("update"))
         words = {
-            t.OPERATION: t.GRAD_WEIGHT, t.INNER: inputs, t.COLUMNS: outputs,
-            t.UPDATES: int(updates), t.HAS_BIAS: int(weight in self._biases),
-            t.A: self._address(x), t.LDA: self._stride(x),
-            t.B: self._address(grad), t.LDB: self._stride(grad),
+            t.OPERATION: t.GRAD_WEIGHT,
+            t.INNER: inputs,
+            t.COLUMNS: outputs,
+            t.UPDATES: int(updates),
+            t.HAS_BIAS: int(weight in self._biases),
+            t.A: self._address(x),
+            t.LDA: self._stride(x),
+            t.B: self._address(grad),
+            t.LDB: self._stride(grad),
         }
         if updates:
             words |= self._update_words(weight)
             if self.plan.batch_rows <= FEW_ROWS:
                 words[t.OUTER_ROWS] = self.plan.batch_rows
                 words[t.OUTER] = library.outer_update(
-                    self.dtype, self.plan.update, self.plan.batch_rows,
+                    self.dtype,
+                    self.plan.update,
+                    self.plan.batch_rows,
                     self.plan.clip_value is not None,
                 )
         else:
@@ -445,7 +531,8 @@ class Program:
         (name,) = row.writes
         shape = self.plan.shape(name)
         words = {
-            **self._update_words(name), t.GRAD: self._part(self._grads, name).ctypes.data,
+            **self._update_words(name),
+            t.GRAD: self._part(self._grads, name).ctypes.data,
         }
         reads = (f"grad {name}", *(("clip_scale",) if self.plan.clip_norm is not None else ()))
         if len(shape) == 2:
@@ -459,16 +546,29 @@ class Program:
         count = -(-self._trained // SQUARES_BLOCK)
         partials = self._zeros(count)
         yield _Operation(
-            {t.OPERATION: t.SQUARES, t.KERNEL: library.plain(self.dtype, "squares"),
-             t.A: self._grads.ctypes.data, t.COLUMNS: self._trained, t.INNER: SQUARES_BLOCK,
-             t.PARTIALS: partials.ctypes.data},
-            ("grads",), ("partials",), _own(),
+            {
+                t.OPERATION: t.SQUARES,
+                t.KERNEL: library.plain(self.dtype, "squares"),
+                t.A: self._grads.ctypes.data,
+                t.COLUMNS: self._trained,
+                t.INNER: SQUARES_BLOCK,
+                t.PARTIALS: partials.ctypes.data,
+            },
+            ("grads",),
+            ("partials",),
+            _own(),
         )
         yield _Operation(
-            {t.OPERATION: t.CLIP, t.KERNEL: library.plain(self.dtype, "clip_scale"),
-             t.A: self._number(self.plan.clip_norm), t.COLUMNS: count,
-             t.PARTIALS: partials.ctypes.data},
-            ("partials",), ("clip_scale",), _own(),
+            {
+                t.OPERATION: t.CLIP,
+                t.KERNEL: library.plain(self.dtype, "clip_scale"),
+                t.A: self._number(self.plan.clip_norm),
+                t.COLUMNS: count,
+                t.PARTIALS: partials.ctypes.data,
+            },
+            ("partials",),
+            ("clip_scale",),
+            _own(),
         )
 
     def _columns(self, operation: int, kernel: int, columns: int, reads, writes, **words):
@@ -479,17 +579,28 @@ class Program:
     def _moments(self, row: Row) -> Iterable[_Operation]:
         (x,), (mean, variance) = row.reads, row.writes
         yield self._columns(
-            t.MOMENTS, library.plain(self.dtype, "moments"), self.plan.shape(x)[-1], row.reads,
-            row.writes, C=self._address(mean), SLOPE=self._address(variance),
+            t.MOMENTS,
+            library.plain(self.dtype, "moments"),
+            self.plan.shape(x)[-1],
+            row.reads,
+            row.writes,
+            C=self._address(mean),
+            SLOPE=self._address(variance),
             **self._from(x, "A", "LDA"),
         )
 
     def _running_average(self, row: Row) -> Iterable[_Operation]:
         mean, variance = row.reads
         operation = self._columns(
-            t.RUNNING, library.plain(self.dtype, "running_average"), self.plan.shape(mean)[-1],
-            row.reads, row.writes, A=self._address(mean), B=self._address(variance),
-            C=self._address(row.writes[0]), SLOPE=self._address(row.writes[1]),
+            t.RUNNING,
+            library.plain(self.dtype, "running_average"),
+            self.plan.shape(mean)[-1],
+            row.reads,
+            row.writes,
+            A=self._address(mean),
+            B=self._address(variance),
+            C=self._address(row.writes[0]),
+            SLOPE=self._address(row.writes[1]),
         )
         operation.words[t.ARGUMENTS] = self._number(row.settings["momentum"])
         yield operation
@@ -504,8 +615,13 @@ class Program:
         x, *statistics = row.reads
         y, *hat = row.writes
         operation = self._rows(
-            t.BATCH_NORM, library.plain(self.dtype, "batch_norm"), self.plan.shape(x)[-1],
-            row.reads, row.writes, **self._from(x, "A", "LDA"), **self._from(y, "C", "LDC"),
+            t.BATCH_NORM,
+            library.plain(self.dtype, "batch_norm"),
+            self.plan.shape(x)[-1],
+            row.reads,
+            row.writes,
+            **self._from(x, "A", "LDA"),
+            **self._from(y, "C", "LDC"),
             **(self._from(hat[0], "B", "LDB") if hat else {}),
         )
         addresses = [*map(self._address, statistics), self._number(row.settings["eps"])]
@@ -514,9 +630,12 @@ class Program:
     def _batch_norm_grad(self, row: Row) -> Iterable[_Operation]:
         grad, x_hat, variance, gamma, beta = row.reads
         operation = self._rows(
-            t.BATCH_NORM_GRAD, library.plain(self.dtype, "batch_norm_grad"),
-            self.plan.shape(grad)[-1], (grad, x_hat, variance, gamma, f"grad {beta}",
-            f"grad {gamma}"), (grad,), **self._from(grad, "C", "LDC"),
+            t.BATCH_NORM_GRAD,
+            library.plain(self.dtype, "batch_norm_grad"),
+            self.plan.shape(grad)[-1],
+            (grad, x_hat, variance, gamma, f"grad {beta}", f"grad {gamma}"),
+            (grad,),
+            **self._from(grad, "C", "LDC"),
             **self._from(x_hat, "B", "LDB"),
         )
         sums = [self._part(self._grads, name).ctypes.data for name in (beta, gamma)]
@@ -533,15 +652,26 @@ class Program:
         total = self._zeros(memory.padded(columns, self.dtype)) if shared else part
         kernel = library.column_sums(self.dtype, bool(b))
         yield self._columns(
-            t.COLUMN_TOTAL, kernel, columns, row.reads, (f"grad {name}", "grads"),
-            C=total.ctypes.data, **self._from(a, "A", "LDA"),
+            t.COLUMN_TOTAL,
+            kernel,
+            columns,
+            row.reads,
+            (f"grad {name}", "grads"),
+            C=total.ctypes.data,
+            **self._from(a, "A", "LDA"),
             **(self._from(b[0], "B", "LDB") if b else {}),
         )
         if shared:
             yield _Operation(
-                {t.OPERATION: t.SUM, t.A: total.ctypes.data, t.COLUMNS: columns,
-                 t.C: part.ctypes.data},
-                (f"grad {name}",), (f"grad {name}", "grads"), _own(),
+                {
+                    t.OPERATION: t.SUM,
+                    t.A: total.ctypes.data,
+                    t.COLUMNS: columns,
+                    t.C: part.ctypes.data,
+                },
+                (f"grad {name}",),
+                (f"grad {name}", "grads"),
+                _own(),
             )
 
     # -- the table --

@@ -69,8 +69,10 @@ def cross_entropy_module(dtype: str, *, labels: bool, gradient: bool) -> ir.Modu
             add(target_dot, builder.fmul(t, builder.fsub(logit, row_max)), mask)
 
         kernel.columns(columns, measure)
-        sums = [math.splat(kernel.sum_lanes(builder.load(slot)))
-                for slot in (total, target_sum, target_dot)]
+        sums = [
+            math.splat(kernel.sum_lanes(builder.load(slot)))
+            for slot in (total, target_sum, target_dot)
+        ]
         row_loss = formulas.cross_entropy_row(math, sums[1], math.log(sums[0]), sums[2])
         hit = builder.icmp_signed("==", best.position(), targets.position(columns))
         factor = loss.record(row, row_loss.value, hit)
