@@ -1,0 +1,325 @@
+"""The libraries that are compared, each at its own best way to train; one to a process.
+
+A process is told, a line of JSON each, to prepare a task and to time it; see ``serve``. Every
+contender starts from the same weights and takes the same rows in the same order.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+LEAST_SECONDS = 0.02
+"""A measurement repeats its work until it has taken so long."""
+RATES = {"SGD": 1e-2, "Adam": 1e-3}
+
+
+class Task(NamedTuple):
+    """A network to train for an epoch of ``steps`` steps, or to predict with."""
+
+    widths: tuple[int, ...]
+    optimizer: str
+    batch: int
+    steps: int
+
+    def data(self) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs and labels of an epoch."""
+        rng = np.random.default_rng(1)
+        rows = self.batch * self.steps
+        x = rng.random((rows, self.widths[0]), np.float32)
+        return x, rng.integers(0, self.widths[-1], rows)
+
+    def weights(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Weights (I, O) and biases (O,) to start from (He et al. 2015)."""
+        rng = np.random.default_rng(2)
+        return [
+            (
+                (rng.standard_normal((i, o)) * np.sqrt(2 / i)).astype(np.float32),
+                np.zeros(o, np.float32),
+            )
+            for i, o in itertools.pairwise(self.widths)
+        ]
+
+
+class Prepared(NamedTuple):
+    """A contender ready for a task: ``epoch`` trains and gives the mean loss, lazily if it can."""
+
+    epoch: Callable[[], Callable[[], float]]
+    predict: Callable[[np.ndarray], Any]
+
+
+# ---- fastnn ----
+
+
+def fastnn(task: Task, threads: int) -> Prepared:
+    """The run that ``fit`` makes, epochs without anything in between."""
+    import fastnn as library
+    from fastnn.kernels.contract import Binding
+    from fastnn.plan import Training, lower
+
+    layers: list[library.Layer] = []
+    for inputs, outputs in itertools.pairwise(task.widths):
+        layers += [library.Linear(inputs, outputs), library.ReLU()]
+    model = library.Sequential(*layers[:-1])
+    for layer, (weight, bias) in zip(model.layers[::2], task.weights(), strict=True):
+        layer.weight, layer.bias = weight, bias
+    x, labels = task.data()
+    optimizer = getattr(library, task.optimizer)(RATES[task.optimizer])
+    optimizer.attach(model)
+    loss = library.CrossEntropyLoss().use
+    update = Training(optimizer.formula)
+    plan = lower(model.layers, task.widths[0], task.batch, "float32", loss=loss, training=update)
+    slots = {name: optimizer.slots_of(name) for name in model.arena}
+    binding = Binding(x, model.arrays(), labels, slots=slots, threads=threads)
+    run = library.get_backend().start(plan, binding)
+    order, rates = np.arange(len(x)), np.full(task.steps, optimizer.lr)
+
+    def epoch() -> Callable[[], float]:
+        run.begin(order, len(x), optimizer.scalars(optimizer.updates, rates, "float32"))
+        while run.advance(0.05) == "stopped":
+            pass
+        optimizer.updates += task.steps
+        return lambda: float(run.losses().mean())
+
+    return Prepared(epoch, model.predict)
+
+
+# ---- JAX ----
+
+
+def jax_scan(task: Task, threads: int) -> Prepared:
+    """The whole epoch in one compiled scan, parameters and state donated."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    optimizer = {"SGD": optax.sgd, "Adam": optax.adam}[task.optimizer](RATES[task.optimizer])
+
+    def logits(parameters: Any, x: Any) -> Any:
+        for weight, bias in parameters[:-1]:
+            x = jax.nn.relu(x @ weight + bias)
+        return x @ parameters[-1][0] + parameters[-1][1]
+
+    def loss(parameters: Any, x: Any, y: Any) -> Any:
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits(parameters, x), y)
+        return losses.mean()
+
+    def step(carry: Any, rows: Any) -> tuple[Any, Any]:
+        parameters, state = carry
+        value, grads = jax.value_and_grad(loss)(parameters, *rows)
+        updates, state = optimizer.update(grads, state)
+        return (optax.apply_updates(parameters, updates), state), value
+
+    scan = jax.jit(lambda carry, rows: jax.lax.scan(step, carry, rows), donate_argnums=0)
+    x, labels = task.data()
+    shape = (task.steps, task.batch)
+    rows = jnp.asarray(x.reshape(*shape, -1)), jnp.asarray(labels.reshape(shape))
+    parameters = [tuple(map(jnp.asarray, pair)) for pair in task.weights()]
+    state = [(parameters, optimizer.init(parameters))]
+    predict = jax.jit(logits)
+
+    def epoch() -> Callable[[], float]:
+        state[0], losses = scan(state[0], rows)
+        losses.block_until_ready()
+        return lambda: float(losses.mean())
+
+    return Prepared(epoch, lambda one: np.asarray(predict(state[0][0], one)))
+
+
+# ---- PyTorch ----
+
+
+def torch_eager(task: Task, threads: int, compiled: bool = False) -> Prepared:
+    """Modules, autograd and a fused optimizer, a step at a time."""
+    import torch
+
+    torch.set_num_threads(threads)
+    layers: list[Any] = []
+    for weight, bias in task.weights():
+        linear = torch.nn.Linear(*weight.shape)
+        with torch.no_grad():
+            linear.weight.copy_(torch.from_numpy(weight.T.copy()))
+            linear.bias.copy_(torch.from_numpy(bias))
+        layers += [linear, torch.nn.ReLU()]
+    model = torch.nn.Sequential(*layers[:-1])
+    optimizer = getattr(torch.optim, task.optimizer)(
+        model.parameters(), RATES[task.optimizer], fused=True
+    )
+    criterion = torch.nn.CrossEntropyLoss()
+
+    def forward(x: Any, y: Any) -> Any:
+        return criterion(model(x), y)
+
+    if compiled:
+        forward = torch.compile(forward)
+    x, labels = (torch.from_numpy(array) for array in task.data())
+    batches = list(zip(x.split(task.batch), labels.split(task.batch), strict=True))
+
+    def epoch() -> Callable[[], float]:
+        losses = []
+        for rows, targets in batches:
+            optimizer.zero_grad(set_to_none=True)
+            loss = forward(rows, targets)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.detach())
+        return lambda: float(torch.stack(losses).mean())
+
+    def predict(one: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return model(torch.from_numpy(one)).numpy()
+
+    return Prepared(epoch, predict)
+
+
+def torch_compiled(task: Task, threads: int) -> Prepared:
+    """The same, forward and backward through ``torch.compile``."""
+    return torch_eager(task, threads, compiled=True)
+
+
+# ---- scikit-learn ----
+
+
+def sklearn(task: Task, threads: int) -> Prepared:
+    """``MLPClassifier.partial_fit`` over the rows, which takes them batch by batch."""
+    from sklearn.neural_network import MLPClassifier
+
+    x, labels = task.data()
+    model = MLPClassifier(
+        task.widths[1:-1],
+        solver=task.optimizer.lower(),
+        alpha=0.0,
+        batch_size=task.batch,
+        learning_rate_init=RATES[task.optimizer],
+        momentum=0.0,
+        nesterovs_momentum=False,
+        shuffle=False,
+    )
+    classes = np.arange(task.widths[-1])
+    model.partial_fit(x[: task.batch], labels[: task.batch], classes=classes)
+    for place, (weight, bias) in enumerate(task.weights()):
+        model.coefs_[place][...], model.intercepts_[place][...] = weight, bias
+    del model._optimizer  # it has the moments of the step that made the arrays
+
+    def epoch() -> Callable[[], float]:
+        model.partial_fit(x, labels)
+        return lambda: float(model.loss_)
+
+    return Prepared(epoch, model.predict_proba)
+
+
+# ---- NumPy ----
+
+
+def numpy(task: Task, threads: int) -> Prepared:
+    """What one writes by hand: one line of NumPy for each line of algebra."""
+    parameters = [array for pair in task.weights() for array in pair]
+    means = [np.zeros_like(array) for array in parameters]
+    squares = [np.zeros_like(array) for array in parameters]
+    x, labels = task.data()
+    rate, count = np.float32(RATES[task.optimizer]), 0
+
+    def forward(rows: np.ndarray) -> list[np.ndarray]:
+        values = [rows]
+        for weight, bias in zip(parameters[:-2:2], parameters[1:-2:2], strict=True):
+            values.append(np.maximum(values[-1] @ weight + bias, 0))
+        return [*values, values[-1] @ parameters[-2] + parameters[-1]]
+
+    def step(rows: np.ndarray, targets: np.ndarray) -> np.floating:
+        nonlocal count
+        *values, logits = forward(rows)
+        grad = np.exp(logits - logits.max(axis=1, keepdims=True))
+        grad /= grad.sum(axis=1, keepdims=True)
+        each = np.arange(len(rows))
+        loss = -np.log(grad[each, targets]).mean()
+        grad[each, targets] -= 1
+        grad /= np.float32(len(rows))
+        grads: list[np.ndarray] = []
+        for layer in range(len(parameters) - 2, -1, -2):
+            value = values[layer // 2]
+            grads[:0] = [value.T @ grad, grad.sum(axis=0)]
+            if layer:
+                grad = (grad @ parameters[layer].T) * (value > 0)
+        count += 1
+        update(grads)
+        return loss
+
+    def update(grads: list[np.ndarray]) -> None:
+        if task.optimizer == "SGD":
+            for parameter, grad in zip(parameters, grads, strict=True):
+                parameter -= rate * grad
+            return
+        step_size = np.float32(rate / (1 - 0.9**count))
+        correction = np.float32(1 / np.sqrt(1 - 0.999**count))
+        for parameter, grad, mean, square in zip(parameters, grads, means, squares, strict=True):
+            mean += np.float32(0.1) * (grad - mean)
+            square += np.float32(0.001) * (grad * grad - square)
+            parameter -= step_size * mean / (np.sqrt(square) * correction + np.float32(1e-8))
+
+    def epoch() -> Callable[[], float]:
+        losses = [
+            step(x[begin : begin + task.batch], labels[begin : begin + task.batch])
+            for begin in range(0, len(x), task.batch)
+        ]
+        return lambda: float(np.mean(losses))
+
+    return Prepared(epoch, lambda one: forward(one)[-1])
+
+
+CONTENDERS: dict[str, Callable[[Task, int], Prepared]] = {
+    "fastnn": fastnn,
+    "jax": jax_scan,
+    "torch": torch_eager,
+    "torch compiled": torch_compiled,
+    "sklearn": sklearn,
+    "numpy": numpy,
+}
+
+
+# ---- a process of its own ----
+
+
+def serve(name: str, threads: int) -> None:
+    """Answer requests on standard input, a line of JSON each, until it ends.
+
+    ``{"prepare": [widths, optimizer, batch, steps]}`` gives the mean loss of the first epoch,
+    ``"train"`` the seconds of a step, ``"predict"`` the seconds of a prediction of one row.
+    """
+    answers = sys.stdout
+    sys.stdout = sys.stderr
+    prepared, task = None, None
+    for line in sys.stdin:
+        request = json.loads(line)
+        if isinstance(request, dict):
+            widths, *rest = request["prepare"]
+            task = Task(tuple(widths), *rest)
+            prepared = CONTENDERS[name](task, threads)
+            answer = prepared.epoch()()
+        elif request == "train":
+            answer = _seconds(prepared.epoch) / task.steps
+        else:
+            one = task.data()[0][:1]
+            answer = _seconds(functools.partial(prepared.predict, one))
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    """Seconds of one piece of work, of as many as LEAST_SECONDS takes."""
+    count, begun = 0, time.perf_counter()
+    while True:
+        work()
+        count += 1
+        taken = time.perf_counter() - begun
+        if taken >= LEAST_SECONDS:
+            return taken / count
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1], int(sys.argv[2]))
