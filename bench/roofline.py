@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastnn import get_num_threads
+from fastnn.kernels.alignment import aligned
 from fastnn.kernels.contract import DTYPES
 from fastnn.kernels.formulas import UPDATES
 from fastnn.kernels.numba_backend import library, machine, memory, objects, products
@@ -232,7 +233,7 @@ def stream_works(arrays: Sequence[np.ndarray]) -> Works:
 
 
 def _ones(count: int, dtype: str) -> np.ndarray:
-    array = memory.aligned(count, dtype)
+    array = aligned(count, dtype)
     array.fill(1.0)
     return array
 

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from .backend import set_backend as set_backend
     from .backend import set_num_threads as set_num_threads
     from .backend import use_backend as use_backend
+    from .early_stopping import EarlyStopping as EarlyStopping
     from .gradient_check import check_gradients as check_gradients
+    from .history import History as History
     from .layers import ELU as ELU
     from .layers import GELU as GELU
     from .layers import SELU as SELU
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from .layers import Softplus as Softplus
     from .layers import Standardize as Standardize
     from .layers import Tanh as Tanh
+    from .loading import load as load
     from .losses import BCEWithLogitsLoss as BCEWithLogitsLoss
     from .losses import CrossEntropyLoss as CrossEntropyLoss
     from .losses import HuberLoss as HuberLoss
@@ -50,7 +53,6 @@ if TYPE_CHECKING:
     from .losses import Loss as Loss
     from .losses import MSELoss as MSELoss
     from .model import Sequential as Sequential
-    from .model import load as load
     from .optim import SGD as SGD
     from .optim import Adagrad as Adagrad
     from .optim import Adam as Adam
@@ -59,23 +61,24 @@ if TYPE_CHECKING:
     from .optim import Nesterov as Nesterov
     from .optim import Optimizer as Optimizer
     from .optim import RMSprop as RMSprop
-    from .training import DivergedError as DivergedError
-    from .training import EagerWarning as EagerWarning
-    from .training import EarlyStopping as EarlyStopping
-    from .training import History as History
+    from .steps import DivergedError as DivergedError
+    from .steps import EagerWarning as EagerWarning
 
 __version__ = "0.1.0"
 
 _MODULES = ("data", "functional", "init", "metrics", "schedules")
 _NAMES = {
     "backend": "get_backend get_num_threads set_backend set_num_threads use_backend",
+    "early_stopping": "EarlyStopping",
     "gradient_check": "check_gradients",
+    "history": "History",
     "layers": "Activation BatchNorm1d Dropout ELU Flatten GELU Identity LeakyReLU Linear PReLU ReLU"
     " SELU SiLU Sigmoid Softmax Softplus Standardize Tanh Layer",
     "losses": "BCEWithLogitsLoss CrossEntropyLoss HuberLoss L1Loss Loss MSELoss",
-    "model": "Sequential load",
+    "loading": "load",
+    "model": "Sequential",
     "optim": "SGD Adagrad Adam AdamW Momentum Nesterov Optimizer RMSprop",
-    "training": "DivergedError EagerWarning EarlyStopping History",
+    "steps": "DivergedError EagerWarning",
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 

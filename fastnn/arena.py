@@ -6,9 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
+from .kernels.alignment import aligned
 from .kernels.contract import Parameter
-
-_ALIGNMENT = 64
 
 
 class Arena(Mapping[str, np.ndarray]):
@@ -33,7 +32,7 @@ class Arena(Mapping[str, np.ndarray]):
         self.dtype = dtype
         ordered = sorted(self.parameters, key=lambda parameter: not parameter.decayed)
         sizes = [int(np.prod(parameter.shape)) for parameter in ordered]
-        self.flat = _aligned(sum(sizes), dtype)
+        self.flat = aligned(sum(sizes), dtype)
         self.decayed = sum(
             size for parameter, size in zip(ordered, sizes, strict=True) if parameter.decayed
         )
@@ -56,10 +55,3 @@ class Arena(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self._views)
-
-
-def _aligned(count: int, dtype: str) -> np.ndarray:
-    itemsize = np.dtype(dtype).itemsize
-    raw = np.zeros(count * itemsize + _ALIGNMENT, np.uint8)
-    begin = -raw.ctypes.data % _ALIGNMENT
-    return raw[begin : begin + count * itemsize].view(dtype)

@@ -25,6 +25,8 @@ BACKENDS = tuple(_CLASSES)
 DEFAULT = "numba"
 _DEVICES = {"numpy": "cpu", "numba": "cpu", "cupy": "cuda"}
 
+SLICE_SECONDS = 0.05
+"""How long compiled code may run between two looks at signals and progress."""
 _SMALL_FLOPS, _SMALL_BYTES = 2_000_000, 300_000
 """What a chunk must do or touch before another thread pays: its share of the work must outweigh the
 barriers, or its share of the weights must fit a nearer cache."""
@@ -148,10 +150,14 @@ def set_num_threads(count: int | None) -> None:
     Parameters
     ----------
     count : int or None
-        From 1. Results have the same bits at every count.
+        From 1 to 1024. Results have the same bits at every count.
     """
     global _threads
-    _threads = None if count is None else checks.positive_int("count", count)
+    from .kernels.contract import MOST_THREADS
+
+    if count is not None and checks.positive_int("count", count) > MOST_THREADS:
+        raise ValueError(f"count is {count}; expected at most {MOST_THREADS}")
+    _threads = None if count is None else int(count)
 
 
 def get_num_threads() -> int:

@@ -92,6 +92,22 @@ def integer(name: str, value: object, *, at_least: int | None = None) -> int:
     return int(value)
 
 
+def boolean(name: str, value: object) -> bool:
+    """The value as a bool, if it is True or False (of Python or NumPy).
+
+    Raises
+    ------
+    TypeError
+        Anything else, so that a misplaced argument is not taken for a yes.
+
+    >>> boolean("shuffle", True)
+    True
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {value!r} ({type(value).__name__})")
+    return bool(value)
+
+
 def positive_int(name: str, value: object) -> int:
     """The value as an int, if it is a whole number of at least 1; see `integer`.
 
@@ -133,7 +149,10 @@ def number(
     """
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
-    result = float(value)
+    try:
+        result = float(value)
+    except OverflowError:
+        result = float("-inf") if value < 0 else float("inf")
     bounds = [
         (f"at least {at_least}", at_least is None or result >= at_least),
         (f"above {above}", above is None or result > above),

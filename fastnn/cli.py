@@ -243,7 +243,13 @@ def _predict(arguments: argparse.Namespace) -> None:
     with _engine(arguments):
         if _classifies(model):
             values = model.predict_proba(inputs)
-            names = model.classes or [str(number) for number in range(values.shape[1])]
+            count = values.shape[1]
+            names = model.classes or [str(number) for number in range(count)]
+            if len(names) != count:
+                raise ValueError(
+                    f"{arguments.model} names {len(names)} classes; expected {count}, one for "
+                    "each probability"
+                )
             header = ["class", *(f"probability_{name}" for name in names)]
             first = [[names[number]] for number in values.argmax(axis=1)]
         else:

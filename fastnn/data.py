@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
@@ -204,6 +204,8 @@ def split(
 
 
 def _shares(fractions: Sequence[float]) -> np.ndarray:
+    if not isinstance(fractions, Iterable):
+        raise TypeError(f"fractions is {fractions!r}; expected a sequence of shares")
     shares = np.array([checks.number("fractions", share, above=0) for share in fractions])
     if not abs(shares.sum() - 1) <= 1e-6:
         raise ValueError(f"fractions must sum to 1, got {tuple(fractions)}, sum {shares.sum():g}")

@@ -525,7 +525,8 @@ def batch_norm_predict(
     x, *numbers = _with_columns(x, mean=mean, variance=variance, gamma=gamma, beta=beta)
     result = _place(out, x.shape, x.dtype)
     (x,) = _apart(out, x, elementwise=True)
-    get_backend().batch_norm(x, *_apart(out, *numbers), eps, None, result)
+    mean, variance, gamma, beta = _apart(out, *numbers)
+    get_backend().batch_norm(x, mean, variance, gamma, beta, eps, None, result)
     return result
 
 

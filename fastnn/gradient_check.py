@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import losses
+from .layers import Dropout
 
 if TYPE_CHECKING:
     from .model import Sequential
@@ -105,7 +106,7 @@ class _State:
         self.constants = model.constants.flat.copy()
         model.train()
         for layer in model.layers:
-            if type(layer).__name__ == "Dropout":
+            if isinstance(layer, Dropout):
                 layer.eval()
 
     def restore_constants(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import checks
+from . import checks, formula_check
 from . import init as initialisers
 from .arena import Arena
 from .kernels.contract import Activation as ActivationUse
@@ -41,8 +41,7 @@ class Layer:
     """
 
     training = True
-    _arrays: Mapping[str, np.ndarray] | None = None
-    _grads: Mapping[str, np.ndarray] | None = None
+    _views: tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]] | None = None
     _gave: tuple[tuple[int, ...], np.dtype] | None = None
 
     def forward(self, x: np.ndarray) -> np.ndarray:
@@ -79,7 +78,7 @@ class Layer:
 
     def attach(self, arrays: Mapping[str, np.ndarray], grads: Mapping[str, np.ndarray]) -> None:
         """Use these views for parameters, constants and gradients."""
-        self._arrays, self._grads = arrays, grads
+        self._views = arrays, grads
 
     def train(self) -> Layer:
         """Behave as in training; returns the layer."""
@@ -93,14 +92,26 @@ class Layer:
 
     def array(self, name: str) -> np.ndarray:
         """A parameter or constant; made on first use where the layer stands alone."""
-        if self._arrays is None:
-            self._stand_alone()
-        return self._arrays[name]
+        return self._attached()[0][name]
 
     def grad(self, name: str) -> np.ndarray:
         """The gradient by a parameter."""
-        self.array(name)
-        return self._grads[name]
+        return self._attached()[1][name]
+
+    def assign(self, name: str, value: ArrayLike) -> None:
+        """Copy a value into a parameter or constant.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For another shape, or what is not numbers.
+        """
+        array, values = self.array(name), np.asarray(value)
+        if values.dtype.kind not in "fiub":
+            raise TypeError(f"{name} has dtype {values.dtype}; expected numbers")
+        if values.shape != array.shape:
+            raise ValueError(f"{name} has shape {values.shape}; expected {array.shape}")
+        array[...] = values
 
     def _give(self, y: np.ndarray) -> np.ndarray:
         """An output, whose shape and dtype ``backward`` will want."""
@@ -116,11 +127,15 @@ class Layer:
             raise ValueError(f"grad has shape {matrix.shape}; expected {shape}")
         return np.ascontiguousarray(matrix, dtype)
 
-    def _stand_alone(self) -> None:
-        trained = Arena(self.parameters(), "float32")
-        kept = Arena(self.constants(), "float32")
-        self.attach({**trained, **kept}, trained.like())
-        self.initialise(np.random.Generator(np.random.Philox(0)), "linear")
+    def _attached(self) -> tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]:
+        """Views of arrays and gradients, into an arena of its own where the layer has no other."""
+        if self._views is None:
+            trained, kept = (
+                Arena(parameters, "float32") for parameters in (self.parameters(), self.constants())
+            )
+            self._views = {**trained, **kept}, trained.like()
+            self.initialise(np.random.Generator(np.random.Philox(0)), "linear")
+        return self._views
 
     def arguments(self) -> dict[str, Any]:
         """The constructor's arguments, as a file keeps them."""
@@ -138,10 +153,7 @@ def _named(name: str) -> property:
         return self.array(name)
 
     def put(self: Layer, value: ArrayLike) -> None:
-        array = self.array(name)
-        if np.shape(value) != array.shape:
-            raise ValueError(f"{name} has shape {np.shape(value)}; expected {array.shape}")
-        array[...] = value
+        self.assign(name, value)
 
     return property(get, put, doc=f"{name}, a view into the arena.")
 
@@ -190,7 +202,8 @@ class Linear(Layer):
     ) -> None:
         self.width = checks.positive_int("outputs", outputs)
         self.inputs = checks.positive_int("inputs", inputs)
-        self.has_bias, self.decay_bias = bool(bias), bool(decay_bias)
+        self.has_bias = checks.boolean("bias", bias)
+        self.decay_bias = checks.boolean("decay_bias", decay_bias)
         self.init = init
         if init is not None:
             initialisers.resolve(init)
@@ -204,7 +217,7 @@ class Linear(Layer):
     def bias(self, value: ArrayLike) -> None:
         if not self.has_bias:
             raise ValueError("this layer was made with bias=False")
-        _named("bias").fset(self, value)
+        self.assign("bias", value)
 
     @property
     def grad_bias(self) -> np.ndarray | None:
@@ -224,7 +237,15 @@ class Linear(Layer):
     def initialise(self, generator: np.random.Generator, following: str) -> None:
         make = initialisers.resolve(self.init or initialisers.default_for(following))
         weight = self.array("weight")
-        weight[...] = make(generator, weight.shape, weight.dtype.name)
+        values = np.asarray(make(generator, weight.shape, weight.dtype.name))
+        if values.dtype.kind not in "fiu" or values.shape != weight.shape:
+            raise ValueError(
+                f"init gave {values.dtype} of shape {values.shape}; expected {weight.dtype} of "
+                f"shape {weight.shape}"
+            )
+        if not np.isfinite(values).all():
+            raise ValueError("init gave NaN or infinity; expected finite numbers")
+        weight[...] = values
         if self.has_bias:
             self.array("bias")[...] = 0.0
 
@@ -267,6 +288,11 @@ class Activation(Layer):
     **settings : float
         Keyword arguments of the formula.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For a formula that cannot be read: it branches, say, or calls what ``m`` has not.
+
     Examples
     --------
     >>> mish = Activation(lambda m, x: x * m.tanh(m.softplus(x)), name="mish")
@@ -277,10 +303,19 @@ class Activation(Layer):
     def __init__(self, formula: Callable[..., Any], name: str, **settings: float) -> None:
         if not callable(formula):
             raise TypeError(f"formula is {formula!r}; expected a function(m, x)")
-        self._use(ActivationFormula(name, formula, tuple(settings)), settings)
+        formula_check.check_name("activation", name)
+        values = formula_check.checked_settings(settings)
+        formula_check.check_function(f"activation {name!r}", formula, ["x"], values)
+        self._use(ActivationFormula(name, formula, tuple(values)), values)
 
     def _use(self, formula: ActivationFormula, settings: Mapping[str, float]) -> None:
         self.use = ActivationUse(formula, tuple(settings.items()))
+
+    def with_settings(self, settings: Mapping[str, float]) -> Activation:
+        """An activation of the same formula with other settings."""
+        other = Activation.__new__(Activation)
+        other._use(self.use.formula, settings)
+        return other
 
     @property
     def name(self) -> str:
@@ -316,29 +351,50 @@ class _Fixed(Activation):
 
 
 class Identity(_Fixed):
-    """x."""
+    """x itself."""
 
 
 class Sigmoid(_Fixed):
-    """1 / (1 + exp(-x))."""
+    """1 / (1 + exp(-x)).
+
+    As the last layer with a binary cross-entropy it is folded into the loss, which then works on
+    logits; ``predict`` gives probabilities.
+
+    Examples
+    --------
+    >>> Sigmoid()([[0.0]])
+    array([[0.5]])
+    """
 
     formula = "sigmoid"
 
 
 class Tanh(_Fixed):
-    """The hyperbolic tangent."""
+    """The hyperbolic tangent.
+
+    Examples
+    --------
+    >>> Tanh()([[0.0]])
+    array([[0.]])
+    """
 
     formula = "tanh"
 
 
 class ReLU(_Fixed):
-    """The positive part of x."""
+    """The positive part of x; its derivative at 0 is 0.
+
+    Examples
+    --------
+    >>> ReLU()([[-1.0, 2.0]])
+    array([[0., 2.]])
+    """
 
     formula = "relu"
 
 
 class SELU(_Fixed):
-    """The self-normalising exponential linear unit (Klambauer et al. 2017)."""
+    """A scaled ELU that keeps mean 0 and variance 1 from layer to layer (Klambauer et al. 2017)."""
 
     formula = "selu"
 
@@ -350,7 +406,17 @@ class SiLU(_Fixed):
 
 
 class LeakyReLU(Activation):
-    """x where positive, else ``negative_slope`` x (default 0.01)."""
+    """x where positive, else ``negative_slope`` x (Maas et al. 2013).
+
+    Parameters
+    ----------
+    negative_slope : float, default 0.01
+
+    Examples
+    --------
+    >>> LeakyReLU(0.5)([[-1.0, 2.0]])
+    array([[-0.5,  2. ]])
+    """
 
     def __init__(self, negative_slope: float = 0.01) -> None:
         slope = checks.number("negative_slope", negative_slope)
@@ -358,7 +424,18 @@ class LeakyReLU(Activation):
 
 
 class ELU(Activation):
-    """x where positive, else ``alpha`` (exp(x) - 1) (Clevert et al. 2016; default 1)."""
+    """x where positive, else ``alpha`` (exp(x) - 1) (Clevert et al. 2016).
+
+    Parameters
+    ----------
+    alpha : float, default 1
+        The outputs lie above ``-alpha``.
+
+    Examples
+    --------
+    >>> ELU()([[0.0, 2.0]])
+    array([[0., 2.]])
+    """
 
     def __init__(self, alpha: float = 1.0) -> None:
         self._use(FORMULAS["elu"], {"alpha": checks.number("alpha", alpha)})
@@ -382,7 +459,19 @@ class GELU(Activation):
 
 
 class Softplus(Activation):
-    """log(1 + exp(beta x)) / beta, and x itself where beta x is above ``threshold``."""
+    """log(1 + exp(beta x)) / beta, and x itself where beta x is above ``threshold``.
+
+    Parameters
+    ----------
+    beta : float, default 1
+        Above 0: how sharp the bend is.
+    threshold : float, default 20
+
+    Examples
+    --------
+    >>> Softplus()([[30.0]])
+    array([[30.]])
+    """
 
     def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
         settings = {
@@ -401,6 +490,16 @@ class PReLU(Activation):
         One slope for all columns, or one a column.
     start : float, default 0.25
         The slopes to begin with.
+
+    Attributes
+    ----------
+    slope, grad_slope : ndarray (num_parameters,)
+        The second is filled by ``backward``.
+
+    Examples
+    --------
+    >>> PReLU()(np.array([[-1.0, 2.0]], np.float32))
+    array([[-0.25,  2.  ]], dtype=float32)
     """
 
     slope = _named("slope")
@@ -445,6 +544,11 @@ class Softmax(Layer):
 
     As the last layer with a cross-entropy it is folded into the loss, which then works on logits;
     ``predict`` gives probabilities.
+
+    Examples
+    --------
+    >>> Softmax()([[1.0, 1.0]])
+    array([[0.5, 0.5]])
     """
 
     def forward(self, x: np.ndarray) -> np.ndarray:
@@ -604,7 +708,11 @@ class Standardize(Layer):
     )
 
     def __init__(self, mean: ArrayLike, scale: ArrayLike) -> None:
-        self._mean, self._scale = (np.array(values, np.float64) for values in (mean, scale))
+        given = [np.asarray(values) for values in (mean, scale)]
+        if any(values.dtype.kind not in "fiub" for values in given):
+            kinds = " and ".join(str(values.dtype) for values in given)
+            raise TypeError(f"mean and scale have dtypes {kinds}; expected numbers")
+        self._mean, self._scale = (values.astype(np.float64) for values in given)
         if self._mean.ndim != 1 or self._mean.shape != self._scale.shape or not self._mean.size:
             raise ValueError(
                 f"mean has shape {self._mean.shape} and scale {self._scale.shape}; expected (I,)"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import checks
+from . import checks, formula_check
 from .kernels import contract
 from .kernels.formulas import LOSSES as FORMULAS
 from .kernels.formulas import LossFormula, batch_scale
@@ -30,6 +30,11 @@ class Loss:
         What the loss is called in files and messages.
     **settings : float
         Keyword arguments of the formula.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a formula that cannot be read, or the name of one of fastnn's own losses.
 
     Examples
     --------
@@ -49,11 +54,25 @@ class Loss:
     ) -> None:
         if not callable(formula):
             raise TypeError(f"formula is {formula!r}; expected a function(m, output, target)")
-        self._use(LossFormula(name, formula, tuple(settings)), settings)
+        formula_check.check_name("loss", name, LOSSES)
+        values = formula_check.checked_settings(settings)
+        formula_check.check_function(f"loss {name!r}", formula, ["output", "target"], values)
+        self._use(LossFormula(name, formula, tuple(values)), values)
 
-    def _use(self, formula: LossFormula | None, settings: Mapping[str, float] = {}, **rest) -> None:
+    def _use(
+        self,
+        formula: LossFormula | None,
+        settings: Mapping[str, float] | None = None,
+        smoothing: float = 0.0,
+    ) -> None:
         self.name = formula.name if formula else "cross_entropy"
-        self.use = contract.Loss(formula, tuple(settings.items()), **rest)
+        self.use = contract.Loss(formula, tuple((settings or {}).items()), smoothing)
+
+    def with_settings(self, settings: Mapping[str, float]) -> Loss:
+        """A loss of the same formula with other settings."""
+        other = Loss.__new__(Loss)
+        other._use(self.use.formula, settings)
+        return other
 
     def __call__(
         self, outputs: ArrayLike, targets: ArrayLike, sample_weight: ArrayLike | None = None
@@ -200,7 +219,17 @@ class CrossEntropyLoss(Loss):
 
 
 class BCEWithLogitsLoss(Loss):
-    """Binary cross-entropy on logits; targets lie in [0, 1], (B, O) or (B,) for one output."""
+    """Binary cross-entropy on logits, the mean over the outputs of a row.
+
+    Targets lie in [0, 1], (B, O) or (B,) for one output.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> loss, grad = BCEWithLogitsLoss()(np.array([[0.0]]), np.array([1.0]))
+    >>> round(loss, 4), grad
+    (0.6931, array([[-0.5]]))
+    """
 
     classifies = True
 
@@ -217,14 +246,26 @@ class BCEWithLogitsLoss(Loss):
 
 
 class MSELoss(Loss):
-    """The mean of squared errors."""
+    """The mean of squared errors, over the outputs of a row too.
+
+    Examples
+    --------
+    >>> MSELoss().value([[1.0, 3.0]], [[0.0, 0.0]])
+    5.0
+    """
 
     def __init__(self) -> None:
         self._use(FORMULAS["squared_error"])
 
 
 class L1Loss(Loss):
-    """The mean of absolute errors."""
+    """The mean of absolute errors, over the outputs of a row too.
+
+    Examples
+    --------
+    >>> L1Loss().value([[1.0, 3.0]], [[0.0, 0.0]])
+    2.0
+    """
 
     def __init__(self) -> None:
         self._use(FORMULAS["absolute_error"])
@@ -236,7 +277,12 @@ class HuberLoss(Loss):
     Parameters
     ----------
     delta : float, default 1
-        Above 0.
+        Above 0, in the unit of the targets.
+
+    Examples
+    --------
+    >>> HuberLoss().value([[1.0, 3.0]], [[0.0, 0.0]])
+    1.5
     """
 
     def __init__(self, delta: float = 1.0) -> None:
@@ -278,9 +324,10 @@ def class_numbers(values: np.ndarray, classes: int) -> np.ndarray:
     if values.dtype.kind not in "iub" and not whole:
         raise ValueError(f"y has dtype {values.dtype}; expected whole class numbers")
     if values.size and not (values.min() >= 0 and values.max() < classes):
+        hint = "; one output takes loss='binary_cross_entropy'" if classes == 1 else ""
         raise ValueError(
             f"y has class numbers from {values.min()} to {values.max()}; expected 0 to "
-            f"{classes - 1} for {classes} outputs"
+            f"{classes - 1} for {classes} outputs{hint}"
         )
     return np.ascontiguousarray(values, np.int64)
 
@@ -292,12 +339,17 @@ def weights_of(sample_weight: Any, rows: int, dtype: str) -> np.ndarray | None:
     values = np.asarray(sample_weight)
     if values.dtype.kind not in "fiub":
         raise TypeError(f"sample_weight has dtype {values.dtype}; expected numbers")
-    weights = values.astype(dtype)
-    if weights.shape != (rows,):
-        raise ValueError(f"sample_weight has shape {weights.shape}; expected ({rows},)")
-    if not (np.isfinite(weights).all() and weights.min() >= 0.0 and weights.sum() > 0.0):
+    if values.shape != (rows,):
+        raise ValueError(f"sample_weight has shape {values.shape}; expected ({rows},)")
+    if not (np.isfinite(values).all() and values.min() >= 0 and values.max() > 0):
         raise ValueError("sample_weight must be finite, none negative, and not all zero")
-    return weights
+    total, limits = float(values.sum(dtype=np.float64)), np.finfo(dtype)
+    if not float(limits.tiny) <= total <= float(limits.max):
+        raise ValueError(
+            f"sample_weight has the sum {total:g}, beyond the numbers of {dtype}; scale it, which "
+            "changes nothing"
+        )
+    return values.astype(dtype)
 
 
 def floating(name: str, values: ArrayLike) -> np.ndarray:

@@ -205,12 +205,14 @@ def larger_is_better(monitor: str) -> bool:
 
     Raises
     ------
-    ValueError
-        Not a name that has a known direction.
+    TypeError, ValueError
+        Not a name, or none that has a known direction.
 
     >>> larger_is_better("val_loss"), larger_is_better("val_accuracy")
     (False, True)
     """
+    if not isinstance(monitor, str):
+        raise TypeError(f"monitor is {monitor!r}; expected a name of the history")
     quantity = monitor.removeprefix("val_")
     if quantity in SMALLER_IS_BETTER:
         return False
@@ -218,17 +220,17 @@ def larger_is_better(monitor: str) -> bool:
     return True
 
 
-def _columns(values: ArrayLike) -> np.ndarray:
+def _columns(values: ArrayLike, name: str = "outputs") -> np.ndarray:
     array = np.asarray(values)
-    return checks.as_matrix("outputs", array[:, None] if array.ndim == 1 else array)
+    return checks.as_matrix(name, array[:, None] if array.ndim == 1 else array)
 
 
 def _paired(outputs: ArrayLike, targets: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Both in float64 and with equal shapes, so that (B, 1) against (B,) is never broadcast."""
     columns = _columns(outputs)
-    others = np.asarray(targets)
-    if others.ndim == 1:
-        others = others[:, None]
+    others = _columns(targets, "targets")
+    if not columns.shape[1]:
+        raise ValueError(f"outputs must have at least one column, got shape {columns.shape}")
     checks.same_rows("outputs", columns, "targets", others)
     if columns.shape != others.shape:
         raise ValueError(

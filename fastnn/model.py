@@ -13,11 +13,13 @@ from numpy.typing import ArrayLike
 from . import backend as backends
 from . import checks, losses, model_files, optim
 from .arena import Arena
+from .evaluation import Evaluation, run_once
+from .history import History
 from .kernels.contract import DTYPES, FEW_ROWS, Binding, Parameter, Plan
-from .layers import LAYERS, Activation, Flatten, Layer, Sigmoid, Softmax
+from .layers import Activation, Flatten, Layer, Sigmoid, Softmax
 from .losses import BCEWithLogitsLoss, CrossEntropyLoss, Loss
 from .plan import Training, can_lower, lower
-from .training import Evaluation, History, fit
+from .training import fit
 
 _PREDICT_ROWS = 512
 _MOST_LAYERS = 256
@@ -53,7 +55,8 @@ class Sequential:
 
     Examples
     --------
-    >>> model = Sequential(LAYERS["Linear"](4, 3), LAYERS["ReLU"](), LAYERS["Linear"](3, 2))
+    >>> import fastnn
+    >>> model = Sequential(fastnn.Linear(4, 3), fastnn.ReLU(), fastnn.Linear(3, 2))
     >>> model.parameter_count
     23
     >>> model(np.zeros((1, 4)))
@@ -349,9 +352,7 @@ class Sequential:
         """Run a plan that does not train over all rows; the finished run."""
         binding.threads = backends.threads_for(plan)
         run = backends.get_backend().start(plan, binding)
-        run.begin(None, len(binding.x), None)
-        while run.advance(0.05) == "stopped":
-            pass
+        run_once(run, len(binding.x))
         return run
 
     fit = fit
@@ -391,22 +392,26 @@ class Sequential:
                 tensors |= {f"slot {number} {name}": array for name, array in slot.items()}
         return tensors, metadata
 
-    def check_tensors(self, tensors: Mapping[str, np.ndarray]) -> None:
-        """Raise ValueError unless a file's tensors have what this network has."""
-        for name, array in self.arrays().items():
-            if name not in tensors or tensors[name].shape != array.shape:
-                raise ValueError(f"the file has no tensor {name!r} of shape {array.shape}")
+    def check_tensors(self, tensors: Mapping[str, np.ndarray], slots: int) -> None:
+        """Raise ValueError unless a file has this network's tensors and an optimizer's slots."""
+        shapes = {name: array.shape for name, array in self.arrays().items()}
+        for number in range(slots):
+            shapes |= {f"slot {number} {name}": array.shape for name, array in self.arena.items()}
+        model_files.check_tensors(tensors, shapes, self.dtype)
 
     def restore(self, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
         """Take parameters, constants and the optimizer's state from a file's contents."""
-        self.check_tensors(tensors)
+        saved = metadata.get("optimizer")
+        optimizer = self.optimizer
+        if saved is not None and (optimizer is None or optimizer.name != saved["name"]):
+            optimizer = optim.from_state(saved)
+        slots = 0 if saved is None or optimizer is None else len(optimizer.formula.slots)
+        self.check_tensors(tensors, slots)
         for name, array in self.arrays().items():
             array[...] = tensors[name]
-        saved = metadata.get("optimizer")
-        if saved is None:
+        if saved is None or optimizer is None:
             return
-        if self.optimizer is None or self.optimizer.name != saved["name"]:
-            self.optimizer = optim.from_state(saved)
+        self.optimizer = optimizer
         self.optimizer.reset()
         self.optimizer.attach(self)
         self.optimizer.updates, self.optimizer.epochs = saved["updates"], saved["epochs"]
@@ -437,7 +442,7 @@ class Sequential:
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(*state["layers"], seed=state["seed"], dtype=state["dtype"])
+        Sequential.__init__(self, *state["layers"], seed=state["seed"], dtype=state["dtype"])
         self.optimizer = state["optimizer"]
         self.restore(state["tensors"], state["metadata"])
         for name, value in state["kept"].items():
@@ -458,71 +463,3 @@ class Sequential:
 
 def _no_prediction(x: np.ndarray) -> None:
     """The way for a few rows, where there is none."""
-
-
-def load(path: str | os.PathLike, *, custom: Iterable[Any] = ()) -> Sequential:
-    """Read a network that :meth:`Sequential.save` wrote.
-
-    Parameters
-    ----------
-    path : path
-    custom : iterable
-        The user's own activations, losses and optimizers that the file names.
-
-    Returns
-    -------
-    Sequential
-        With the optimizer's state, so that ``fit`` continues.
-
-    Raises
-    ------
-    ValueError
-        For a file that is damaged, of a newer version, or that names something not in ``custom``.
-    OSError
-    """
-    tensors, metadata = model_files.load_tensors(path)
-    custom = list(custom)
-    try:
-        layers = [_layer(configuration, custom) for configuration in metadata["layers"]]
-        model = Sequential(*layers, seed=metadata["seed"], dtype=metadata["dtype"])
-        if metadata["optimizer"] is not None:
-            known = [each for each in custom if isinstance(each, optim.Optimizer)]
-            model.optimizer = optim.from_state(metadata["optimizer"], known)
-        model.restore(tensors, metadata)
-        model.loss = _loss(metadata["loss"], custom)
-        model.classes = metadata["classes"]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{os.fspath(path)}: not a fastnn model: {error!r}") from None
-    return model
-
-
-def _layer(configuration: dict[str, Any], custom: list[Any]) -> Layer:
-    kind = configuration["type"]
-    if kind == "Activation":
-        name = configuration["name"]
-        for layer in custom:
-            if isinstance(layer, Activation) and layer.name == name:
-                copy = Activation.__new__(Activation)
-                copy._use(layer.use.formula, configuration["arguments"])
-                return copy
-        raise ValueError(f"the file uses the activation {name!r}: give it in custom=[...]")
-    if kind not in LAYERS:
-        for layer in custom:
-            if isinstance(layer, type) and layer.__name__ == kind:
-                return layer(**configuration["arguments"])
-        raise ValueError(f"the file uses the layer {kind!r}: give its class in custom=[...]")
-    return LAYERS[kind](**configuration["arguments"])
-
-
-def _loss(configuration: dict[str, Any] | None, custom: list[Any]) -> Loss | None:
-    if configuration is None:
-        return None
-    known = losses.from_configuration(configuration)
-    if known is not None:
-        return known
-    for each in custom:
-        if isinstance(each, Loss) and each.name == configuration["name"]:
-            copy = Loss.__new__(Loss)
-            copy._use(each.use.formula, configuration["settings"])
-            return copy
-    raise ValueError(f"the file uses the loss {configuration['name']!r}: give it in custom=[...]")

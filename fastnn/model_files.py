@@ -144,6 +144,16 @@ def load_tensors(
     return tensors, envelope["metadata"]
 
 
+def check_tensors(
+    tensors: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], dtype: str
+) -> None:
+    """Raise ValueError unless a file's tensors have these shapes, by name, and this dtype."""
+    for name, shape in shapes.items():
+        found = tensors.get(name)
+        if found is None or found.shape != shape or found.dtype.name != dtype:
+            raise ValueError(f"the file has no {dtype} tensor {name!r} of shape {shape}")
+
+
 def _storable(name: str, tensor: np.ndarray) -> np.ndarray:
     if name == "__metadata__":
         raise ValueError("a tensor must not be named '__metadata__'; the format reserves that name")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import checks
+from . import checks, formula_check
 from .arena import Arena
 from .kernels.formulas import UPDATES, UpdateFormula, norm_clip
 from .kernels.tracing.numpy_math import NumpyMath
@@ -40,6 +40,11 @@ class Optimizer:
         Settings that do not apply to biases and normalisation parameters.
     **settings : float
         Settings of the formula.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a formula that cannot be read, or the name of one of fastnn's own optimizers.
 
     Examples
     --------
@@ -70,16 +75,16 @@ class Optimizer:
             raise TypeError(
                 f"formula is {formula!r}; expected a function(m, weight, grad, slots, h)"
             )
-
-        def prepare(step: Any, learning_rate: Any, **values: float) -> dict[str, Any]:
-            return {"learning_rate": learning_rate, **values}
-
-        scalars = ("learning_rate", *settings)
-        self._use(
-            UpdateFormula(name, formula, tuple(slots), scalars, prepare, tuple(decay)),
-            lr,
-            settings,
-        )
+        formula_check.check_name("optimizer", name, UPDATES)
+        slots, decay = _names("slots", slots), _names("decay", decay)
+        if "learning_rate" in settings:
+            raise ValueError("learning_rate is no setting of its own; give it as lr")
+        values = formula_check.checked_settings(settings)
+        for setting in decay:
+            checks.lookup("setting in decay", setting, values)
+        scalars = ("learning_rate", *values)
+        formula_check.check_update(f"optimizer {name!r}", formula, slots, scalars)
+        self._use(UpdateFormula(name, formula, slots, scalars, _as_given, decay), lr, values)
 
     def _use(self, formula: UpdateFormula, lr: float, settings: Mapping[str, Any]) -> None:
         self.formula = formula
@@ -121,12 +126,16 @@ class Optimizer:
             Where arrays do not match one another or those of the step before; nothing has then
             changed.
         """
-        if hasattr(params, "arena"):
+        from .model import Sequential
+
+        if isinstance(params, Sequential):
             self.attach(params)
             self.step_model(params, self.lr, None, None, self.updates)
             self.updates += 1
         else:
-            self._step_arrays(list(params), list(() if grads is None else grads))
+            self._step_arrays(
+                _listed("params", params), [] if grads is None else _listed("grads", grads)
+            )
 
     def step_model(
         self,
@@ -204,7 +213,7 @@ class Optimizer:
 
     def slots_of(self, name: str) -> list[np.ndarray]:
         """The state of one parameter of the attached model, a view a slot."""
-        return [slot[name] for slot in self._slots]
+        return [slot[name] for slot in self.slots]
 
     @property
     def slots(self) -> list[Arena]:
@@ -242,18 +251,37 @@ class Optimizer:
         }
 
     def __getstate__(self) -> dict[str, Any]:
+        """Without the state that belongs to a model, which travels with the model."""
         state = self.__dict__.copy()
-        state["_model"] = None if self._model is None else self._model()
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
         if self._model is not None:
-            self._model = weakref.ref(self._model)
+            state |= {"_model": None, "_slots": None, "updates": 0, "epochs": 0}
+        return state
 
     def __repr__(self) -> str:
         settings = "".join(f", {name}={value!r}" for name, value in self.settings.items())
         return f"{type(self).__name__}(lr={self.lr!r}{settings})"
+
+
+def _as_given(step: Any, learning_rate: Any, **settings: float) -> dict[str, Any]:
+    """The scalars of a user's own formula: its settings as they are."""
+    return {"learning_rate": learning_rate, **settings}
+
+
+def _listed(name: str, arrays: Iterable[np.ndarray]) -> list[np.ndarray]:
+    if not isinstance(arrays, Iterable):
+        raise TypeError(f"{name} is a {type(arrays).__name__}; expected a list of arrays")
+    return list(arrays)
+
+
+def _names(argument: str, names: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise TypeError(f"{argument} is {names!r}; expected a tuple of names")
+    result = tuple(names)
+    if not all(isinstance(name, str) and name.isidentifier() for name in result):
+        raise TypeError(f"{argument} is {names!r}; expected names such as Python's")
+    if len(set(result)) < len(result):
+        raise ValueError(f"{argument} is {names!r}; expected each name once")
+    return result
 
 
 def _kinds(arrays: Iterable[np.ndarray | None]) -> list[str]:
@@ -286,7 +314,7 @@ def _betas(betas: Any) -> tuple[float, float]:
     return checks.fraction("betas[0]", first), checks.fraction("betas[1]", second)
 
 
-def _positive(name: str, value: float) -> float:
+def _not_negative(name: str, value: float) -> float:
     return checks.number(name, value, at_least=0.0)
 
 
@@ -327,16 +355,15 @@ class SGD(Optimizer):
         weight_decay: float = 0.0,
         nesterov: bool = False,
     ) -> None:
-        settings = {"weight_decay": _positive("weight_decay", weight_decay)}
-        if nesterov and (momentum <= 0.0 or dampening != 0.0):
+        settings = {"weight_decay": _not_negative("weight_decay", weight_decay)}
+        momentum = _not_negative("momentum", momentum)
+        dampening = checks.number("dampening", dampening)
+        if checks.boolean("nesterov", nesterov) and (momentum == 0.0 or dampening != 0.0):
             raise ValueError("nesterov needs momentum above 0 and no dampening")
         if momentum == 0.0:
             self._use(UPDATES["sgd"], lr, settings)
             return
-        settings |= {
-            "momentum": _positive("momentum", momentum),
-            "dampening": checks.number("dampening", dampening),
-        }
+        settings |= {"momentum": momentum, "dampening": dampening}
         self._use(UPDATES["nesterov" if nesterov else "momentum"], lr, settings)
 
 
@@ -393,12 +420,12 @@ class Adagrad(Optimizer):
             UPDATES["adagrad"],
             lr,
             {
-                "lr_decay": _positive("lr_decay", lr_decay),
-                "weight_decay": _positive("weight_decay", weight_decay),
-                "initial_accumulator_value": _positive(
+                "lr_decay": _not_negative("lr_decay", lr_decay),
+                "weight_decay": _not_negative("weight_decay", weight_decay),
+                "initial_accumulator_value": _not_negative(
                     "initial_accumulator_value", initial_accumulator_value
                 ),
-                "eps": _positive("eps", eps),
+                "eps": _not_negative("eps", eps),
             },
         )
 
@@ -433,12 +460,13 @@ class RMSprop(Optimizer):
     ) -> None:
         settings = {
             "alpha": checks.fraction("alpha", alpha),
-            "eps": _positive("eps", eps),
-            "weight_decay": _positive("weight_decay", weight_decay),
+            "eps": _not_negative("eps", eps),
+            "weight_decay": _not_negative("weight_decay", weight_decay),
         }
-        if momentum:
-            settings["momentum"] = _positive("momentum", momentum)
-        name = "rmsprop" + "_centered" * bool(centered) + "_momentum" * bool(momentum)
+        if _not_negative("momentum", momentum) > 0.0:
+            settings["momentum"] = float(momentum)
+        is_centered = checks.boolean("centered", centered)
+        name = "rmsprop" + "_centered" * is_centered + "_momentum" * ("momentum" in settings)
         self._use(UPDATES[name], lr, settings)
 
 
@@ -480,8 +508,8 @@ class Adam(Optimizer):
             lr,
             {
                 "betas": _betas(betas),
-                "eps": _positive("eps", eps),
-                "weight_decay": _positive("weight_decay", weight_decay),
+                "eps": _not_negative("eps", eps),
+                "weight_decay": _not_negative("weight_decay", weight_decay),
             },
         )
 
@@ -535,8 +563,8 @@ def from_state(state: Mapping[str, Any], known: Iterable[Optimizer] = ()) -> Opt
 
     Raises
     ------
-    ValueError
-        For a custom one that is not among ``known``.
+    ValueError, TypeError
+        For a custom one that is not among ``known``, or settings that are none of its.
     """
     own = {optimizer.name: optimizer.formula for optimizer in known}
     name = state["name"]
@@ -546,8 +574,11 @@ def from_state(state: Mapping[str, Any], known: Iterable[Optimizer] = ()) -> Opt
         name: tuple(value) if isinstance(value, list) else value
         for name, value in state["settings"].items()
     }
-    result = Optimizer.__new__(Optimizer if name in own else _CLASS_OF[name])
-    result._use(own.get(name) or UPDATES[name], state["lr"], settings)
+    for count in ("updates", "epochs"):
+        checks.integer(count, state[count], at_least=0)
+    result: Optimizer = Optimizer.__new__(_CLASS_OF.get(name, Optimizer))
+    result._use(UPDATES.get(name) or own[name], state["lr"], settings)
+    result.scalars(0, np.array([result.lr]), "float64")  # takes only settings that fit
     return result
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from functools import singledispatch
+from typing import Any, NamedTuple
 
 from .kernels.contract import IDENTITY, Buffer, Dropout, Loss, Parameter, Plan, Row
 from .kernels.formulas import UpdateFormula
@@ -22,7 +23,17 @@ CHUNK_ROWS = 512
 
 
 class Training(NamedTuple):
-    """What a plan that trains needs besides the network and its loss."""
+    """What a plan that trains needs besides the network and its loss.
+
+    Parameters
+    ----------
+    update : UpdateFormula
+        The optimizer's formula.
+    clip_norm, clip_value : float, optional
+        The most that the norm of all gradients, or any element, may be; the norm first.
+    keep_gradients : bool, default False
+        Store the gradients of a step, so that they can be read.
+    """
 
     update: UpdateFormula
     clip_norm: float | None = None
@@ -32,7 +43,8 @@ class Training(NamedTuple):
 
 def can_lower(layers: Sequence[Layer]) -> bool:
     """Whether every layer is one of fastnn's own."""
-    return all(type(layer) in _LOWERINGS or isinstance(layer, Activation) for layer in layers)
+    own = _lower_layer.registry
+    return all(type(layer) in own or isinstance(layer, Activation) for layer in layers)
 
 
 def lower(
@@ -49,15 +61,32 @@ def lower(
     Parameters
     ----------
     layers : sequence of Layer
+        Such that :func:`can_lower`.
     inputs : int
         Columns of the data.
     batch_rows : int
         Rows of a step.
-    dtype : str
+    dtype : "float32" or "float64"
     loss : Loss, optional
         With a loss the plan measures it; without one it gives the outputs.
     training : Training, optional
         With an optimizer's formula the plan trains.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    ValueError
+        Where there is nothing to train.
+    TypeError
+        For a layer that is not fastnn's own.
+
+    Examples
+    --------
+    >>> [row.op for row in lower([Linear(3, 2), Softmax()], 3, 32, "float32").chunk]
+    ['gather', 'linear', 'softmax', 'copy_out']
     """
     whole = training is not None and any(isinstance(layer, BatchNorm1d) for layer in layers)
     chunk_rows = batch_rows if whole else _chunk_rows(batch_rows)
@@ -106,7 +135,9 @@ class _Lowering:
 
     # -- parts --
 
-    def row(self, op: str, reads: tuple[str, ...], writes: tuple[str, ...], **settings) -> None:
+    def row(
+        self, op: str, reads: tuple[str, ...], writes: tuple[str, ...], **settings: Any
+    ) -> None:
         self.rows.append(Row(op, reads, writes, settings))
 
     def buffer(self, name: str, width: int, per_row: bool = True) -> str:
@@ -145,8 +176,7 @@ class _Lowering:
         self.row("gather", (), (self.value.name,))
         index = 0
         while index < len(layers):
-            lowering = _LOWERINGS.get(type(layers[index]), _lower_activation)
-            index += lowering(self, layers, index)
+            index += _lower_layer(layers[index], self, index, layers[index + 1 :])
         self.output = self.value.name
 
     def backward(self, loss: Loss | None, stores: bool) -> None:
@@ -161,10 +191,9 @@ class _Lowering:
             return
         if not self.value.trains:
             raise ValueError("the network has no parameters to train")
-        grad: str | None = self.buffer("grad", self.value.width)
-        self.row("loss", (self.output,), (grad, *records), loss=loss)
-        if self.value.slope:
-            self.row("multiply", (grad, self.value.slope), (grad,))
+        loss_grad = self.buffer("grad", self.value.width)
+        self.row("loss", (self.output,), (loss_grad, *records), loss=loss)
+        grad = self.down(loss_grad, self.value)
         for backward in reversed(self._backward):
             if grad is None:
                 break
@@ -209,26 +238,24 @@ class _Lowering:
         )
 
 
-# Each function lowers the layer at ``index`` (and what it takes into its tail) and returns how many
-# layers that were.
+@singledispatch
+def _lower_layer(layer: Layer, lowering: _Lowering, index: int, following: Sequence[Layer]) -> int:
+    """Lower the layer at ``index``, with those of the following that it takes into its tail.
+
+    Returns how many layers that were.
+    """
+    raise TypeError(f"layer {index}, {layer!r}, is not one of fastnn's own; it has no plan")
 
 
-def _lower_linear(lowering: _Lowering, layers: Sequence[Layer], index: int) -> int:
-    layer, below = layers[index], lowering.value
-    names = lowering.own(layer, index)
-    taken, settings = 1, {}
-    if index + taken < len(layers) and _is_tail(layers[index + taken]):
-        settings["activation"] = layers[index + taken].use
-        taken += 1
-    if index + taken < len(layers) and isinstance(layers[index + taken], DropoutLayer):
-        if lowering.training and layers[index + taken].p > 0.0:
-            settings["dropout"] = Dropout(layers[index + taken].p, index + taken)
-        taken += 1
+@_lower_layer.register
+def _(layer: Linear, lowering: _Lowering, index: int, following: Sequence[Layer]) -> int:
+    below, names = lowering.value, lowering.own(layer, index)
+    taken, settings = _tail(lowering, index, following)
     width = layer.outputs(below.width)
     y = lowering.buffer(f"y{index}", width)
-    identity = "activation" not in settings or settings["activation"].is_identity
+    is_identity = settings.get("activation", IDENTITY).is_identity and "dropout" not in settings
     slope = None
-    if lowering.training and not (identity and "dropout" not in settings):
+    if lowering.training and not is_identity:
         slope = lowering.buffer(f"slope{index}", width)
     lowering.row("linear", (below.name, *names.values()), (y, slope) if slope else (y,), **settings)
 
@@ -244,14 +271,29 @@ def _lower_linear(lowering: _Lowering, layers: Sequence[Layer], index: int) -> i
         return out
 
     lowering.follow(_Value(y, width, slope, True), backward)
-    return taken
+    return 1 + taken
 
 
-def _is_tail(layer: Layer) -> bool:
-    return isinstance(layer, Activation) and not layer.use.formula.learned
+def _tail(
+    lowering: _Lowering, index: int, following: Sequence[Layer]
+) -> tuple[int, dict[str, Any]]:
+    """How many of the following layers a linear one takes into its tail, and their settings."""
+    taken, settings = 0, dict[str, Any]()
+    activation = following[0] if following else None
+    if isinstance(activation, Activation) and not activation.use.formula.learned:
+        settings["activation"] = activation.use
+        taken += 1
+    dropout = following[taken] if len(following) > taken else None
+    if isinstance(dropout, DropoutLayer):
+        taken += 1
+        if lowering.training and dropout.p > 0.0:
+            settings["dropout"] = Dropout(dropout.p, index + taken)
+    return taken, settings
 
 
-def _lower_map(lowering: _Lowering, layer: Layer, index: int, settings: dict, trained: bool) -> int:
+def _lower_map(
+    lowering: _Lowering, layer: Layer, index: int, settings: dict[str, Any], trained: bool
+) -> int:
     """An elementwise layer by itself; the numbers of its formula may be trained or constant."""
     below = lowering.value
     width = layer.outputs(below.width)
@@ -284,24 +326,26 @@ def _lower_map(lowering: _Lowering, layer: Layer, index: int, settings: dict, tr
     return 1
 
 
-def _lower_activation(lowering: _Lowering, layers: Sequence[Layer], index: int) -> int:
-    layer = layers[index]
+@_lower_layer.register
+def _(layer: Activation, lowering: _Lowering, index: int, following: Sequence[Layer]) -> int:
     return _lower_map(lowering, layer, index, {"activation": layer.use}, bool(layer.parameters()))
 
 
-def _lower_standardize(lowering: _Lowering, layers: Sequence[Layer], index: int) -> int:
-    return _lower_map(lowering, layers[index], index, {"activation": layers[index].use}, False)
+@_lower_layer.register
+def _(layer: Standardize, lowering: _Lowering, index: int, following: Sequence[Layer]) -> int:
+    return _lower_map(lowering, layer, index, {"activation": layer.use}, False)
 
 
-def _lower_dropout(lowering: _Lowering, layers: Sequence[Layer], index: int) -> int:
-    layer = layers[index]
+@_lower_layer.register
+def _(layer: DropoutLayer, lowering: _Lowering, index: int, following: Sequence[Layer]) -> int:
     if not lowering.training or layer.p == 0.0:
         return 1
     settings = {"activation": IDENTITY, "dropout": Dropout(layer.p, index)}
     return _lower_map(lowering, layer, index, settings, False)
 
 
-def _lower_softmax(lowering: _Lowering, layers: Sequence[Layer], index: int) -> int:
+@_lower_layer.register
+def _(layer: Softmax, lowering: _Lowering, index: int, following: Sequence[Layer]) -> int:
     below = lowering.value
     y = lowering.buffer(f"y{index}", below.width)
     lowering.row("softmax", (below.name,), (y,))
@@ -316,8 +360,9 @@ def _lower_softmax(lowering: _Lowering, layers: Sequence[Layer], index: int) -> 
     return 1
 
 
-def _lower_batch_norm(lowering: _Lowering, layers: Sequence[Layer], index: int) -> int:
-    layer, below = layers[index], lowering.value
+@_lower_layer.register
+def _(layer: BatchNorm1d, lowering: _Lowering, index: int, following: Sequence[Layer]) -> int:
+    below = lowering.value
     width = layer.outputs(below.width)
     names = lowering.own(layer, index)
     y = lowering.buffer(f"y{index}", width)
@@ -350,15 +395,6 @@ def _lower_batch_norm(lowering: _Lowering, layers: Sequence[Layer], index: int) 
     return 1
 
 
-def _lower_flatten(lowering: _Lowering, layers: Sequence[Layer], index: int) -> int:
+@_lower_layer.register
+def _(layer: Flatten, lowering: _Lowering, index: int, following: Sequence[Layer]) -> int:
     return 1
-
-
-_LOWERINGS: dict[type[Layer], Callable[[_Lowering, Sequence[Layer], int], int]] = {
-    Linear: _lower_linear,
-    BatchNorm1d: _lower_batch_norm,
-    DropoutLayer: _lower_dropout,
-    Flatten: _lower_flatten,
-    Softmax: _lower_softmax,
-    Standardize: _lower_standardize,
-}

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 from .formulas import ACTIVATIONS, ActivationFormula, LossFormula, UpdateFormula
 
+Implementation = TypeVar("Implementation")
 DTYPES = ("float32", "float64")
+MOST_THREADS = 1024
+"""More would cost a machine of today its memory rather than make it faster."""
 FEW_ROWS = 8
 """Up to so many rows, preparations that pay for many do not: a gradient by inputs is made of dot
 products with the weights as they lie, a weight gradient stays in registers until it is consumed,
@@ -34,10 +37,12 @@ class Activation:
 
     @property
     def keywords(self) -> dict[str, float]:
+        """The settings as keyword arguments of the formula."""
         return dict(self.settings)
 
     @property
     def is_identity(self) -> bool:
+        """Whether it does nothing."""
         return self.formula == ACTIVATIONS["identity"]
 
 
@@ -54,6 +59,7 @@ class Loss:
 
     @property
     def keywords(self) -> dict[str, float]:
+        """The settings as keyword arguments of the formula."""
         return dict(self.settings)
 
 
@@ -248,7 +254,9 @@ class Backend(Protocol):
     """The operations of a backend. Arrays are C-contiguous in their last axis.
 
     An output may be an input of the same shape in ``map``, ``softmax`` (y = x) and ``loss`` (grad =
-    outputs); nowhere else may arrays overlap.
+    outputs); nowhere else may arrays overlap. Where no flops are given, they are one an element (a
+    formula's count as one); bytes are those of the arrays, each touched once. ``Plan.cost`` counts
+    both.
     """
 
     name: str
@@ -410,6 +418,21 @@ class Predictor(Protocol):
 
     def __call__(self, x: np.ndarray) -> np.ndarray | None:
         """Outputs (B, O), or None for rows that cannot be read in place or are not finite."""
+
+
+def documented_by(protocol: type) -> Callable[[type[Implementation]], type[Implementation]]:
+    """Give each method of a class the docstring that the protocol has for it.
+
+    A decorator; a docstring of the method's own stays.
+    """
+
+    def document(implementation: type[Implementation]) -> type[Implementation]:
+        for name, method in vars(implementation).items():
+            if callable(method) and method.__doc__ is None and not name.startswith("_"):
+                method.__doc__ = getattr(protocol, name).__doc__
+        return implementation
+
+    return document
 
 
 OPERATIONS = tuple(name for name in vars(Backend) if not name.startswith("_"))

@@ -2,6 +2,7 @@
 
     assert_close(actual, expected, bound)      maximum and RMS error, NaN and inf in their places
     product_bound, sum_bound, elementwise_bound        what rounding alone can explain
+    magnitude                                  the sizes of a product's terms, which bounds need
     ulp_distance                               the same error, counted in units in the last place
     poisoned, guarded                          unwritten elements and writes out of bounds show
 
@@ -49,6 +50,11 @@ def assert_close(actual: ArrayLike, expected: ArrayLike, bound: Bound) -> None:
     _refuse(~(error <= maximum), actual, expected, f"error {error.max(initial=0):.3g} over bound")
     typical, admitted = _root_mean_square(error), _root_mean_square(rms)
     _require(typical <= admitted, f"RMS error {typical:.3g}, bound {admitted:.3g}")
+
+
+def magnitude(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
+    """Return |a| |b|, the sum of the sizes of the terms of each element of the product a b."""
+    return np.abs(a.astype(np.float64)) @ np.abs(b.astype(np.float64))
 
 
 def product_bound(dtype: DTypeLike, inner_dimension: int, magnitude: ArrayLike) -> Bound:

@@ -139,7 +139,12 @@ def test_a_number_of_threads_is_a_whole_number_from_one(count, error):
         fastnn.set_num_threads(count)
 
 
-@pytest.mark.parametrize("text", ["0", "two", "-1", ""])
+def test_more_threads_than_a_machine_can_take_are_refused():
+    with pytest.raises(ValueError, match="count is 1025; expected at most 1024"):
+        fastnn.set_num_threads(1025)
+
+
+@pytest.mark.parametrize("text", ["0", "two", "-1", "", "1025"])
 def test_a_wrong_number_of_threads_in_the_environment_is_named(text, monkeypatch):
     monkeypatch.setenv("FASTNN_NUM_THREADS", text)
     with pytest.raises(ValueError, match="FASTNN_NUM_THREADS is"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 import fastnn
-from fastnn import optim
+from fastnn import model_files, optim
 
 ROWS, INPUTS, CLASSES = 20, 4, 3
 RNG = np.random.default_rng(0)
@@ -19,11 +20,7 @@ X, Y = RNG.normal(size=(ROWS, INPUTS)).astype(np.float32), RNG.integers(0, CLASS
 ONE = np.ones((2, 2))
 TARGETS = np.eye(CLASSES, dtype=np.float32)[Y]
 
-
-@pytest.fixture(params=["numpy", "numba"], autouse=True, scope="module")
-def backend(request):
-    with fastnn.use_backend(request.param):
-        yield request.param
+pytestmark = pytest.mark.usefixtures("backend")
 
 
 def with_value(array: np.ndarray, value: float, place: Any = (7, 2)) -> np.ndarray:
@@ -124,6 +121,7 @@ OPTIONS: list[tuple[str, Any, type[Exception], str]] = [
     ("epochs", -1, ValueError, "epochs must be at least 0, got -1"),
     ("epochs", 1.0, TypeError, "epochs must be an integer, got 1.0"),
     ("epochs", 2**25, ValueError, "epochs is 33554432; at most"),
+    ("shuffle", "replacement", TypeError, "shuffle must be True or False, got 'replacement'"),
     ("sampling", "replace", ValueError, "sampling 'replace': did you mean 'replacement'"),
     ("seed", -1, ValueError, "seed must be at least 0, got -1"),
     ("seed", 0.5, TypeError, "seed must be an integer, got 0.5"),
@@ -144,12 +142,15 @@ OPTIONS: list[tuple[str, Any, type[Exception], str]] = [
         "early_stopping", fastnn.EarlyStopping(monitor="val_accuracy"), ValueError,
         "quantity to monitor 'val_accuracy': did you mean 'accuracy'",
     ),
+    ("early_stopping", 2.5, TypeError, "early_stopping is 2.5; expected"),
     ("callbacks", [None], TypeError, "callbacks is [None]; expected"),
     ("callbacks", print, TypeError, "callbacks is <built-in function print>; expected"),
     ("sample_weight", np.ones(19), ValueError, "sample_weight has shape (19,); expected (20,)"),
     ("sample_weight", np.zeros(20), ValueError, "sample_weight must be … not all zero"),
     ("sample_weight", -np.ones(20), ValueError, "sample_weight must be … none negative"),
     ("sample_weight", np.full(20, np.nan), ValueError, "sample_weight must be finite"),
+    ("sample_weight", np.full(20, 1e38), ValueError, "sample_weight has the sum 2e+39, beyond"),
+    ("sample_weight", np.full(20, 1e-40), ValueError, "sample_weight has the sum 2e-39, beyond"),
     ("sample_weight", ["a"] * 20, TypeError, "sample_weight has dtype <U1; expected numbers"),
     ("class_weight", "balance", ValueError, "class_weight 'balance': did you mean 'balanced'"),
     ("class_weight", {3: 1.0}, ValueError, "class_weight names class 3; expected 0 to 2"),
@@ -163,8 +164,12 @@ OPTIONS: list[tuple[str, Any, type[Exception], str]] = [
     ("augment", 3, TypeError, "augment is 3; expected a function"),
     ("metrics", ["acuracy"], ValueError, "metric 'acuracy': did you mean"),
     ("metrics", [3], ValueError, "metric 3"),
+    ("metrics", 3, TypeError, "metrics is 3; expected a list"),
+    ("metrics", ["r2", "r2"], ValueError, "metrics has two that are named 'r2'"),
     ("history", "batch", ValueError, "history 'batch': expected one of 'epoch', 'update'"),
     ("resume", True, ValueError, "resume=True needs checkpoint="),
+    ("resume", "no", TypeError, "resume must be True or False, got 'no'"),
+    ("checkpoint", tempfile.gettempdir(), IsADirectoryError, "a folder; expected a file"),
     ("checkpoint", "no/such/folder/file", FileNotFoundError, "checkpoint is no/such/folder/file"),
     ("device", "gpu", ValueError, "device is 'gpu'; expected 'cpu', 'cuda' or None"),
     ("device", "cuda", ValueError, "device is 'cuda', but the"),
@@ -197,6 +202,28 @@ def test_class_weights_of_a_loss_without_classes():
         lambda: model.fit(X, TARGETS, class_weight="balanced"), ValueError,
         "class_weight needs a cross-entropy", model,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [None, "a", np.ones(2), [1.0]])
+def test_a_metric_that_gives_no_number(value):
+    def measured(outputs, targets):
+        return value
+
+    with pytest.raises(TypeError, match=r"the metric 'measured' gave .*; expected a number"):
+        network().fit(X, Y, metrics=[measured])
+
+
+def test_an_optimizer_that_the_backend_refuses_leaves_everything(backend):
+    if backend != "numba":
+        pytest.skip("the numpy backend takes any number of slots")
+    model, slots = network(), ("a", "b", "c", "d")
+    model.fit(X, Y, optimizer="sgd")
+    optimizer = fastnn.Optimizer(lambda m, weight, grad, slots, h: (weight, slots), slots=slots)
+    assert_refused(
+        lambda: model.fit(X, TARGETS, optimizer=optimizer), ValueError, "4 slots … at most 3", model
+    )
+    assert not optimizer.trains(model)
+    assert model.fit(X, Y).epochs == 1
 
 
 def test_augmentation_that_changes_the_shape():
@@ -239,6 +266,19 @@ CONSTRUCTIONS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: fastnn.Linear(0, 3), ValueError, "inputs must be at least 1, got 0"),
     (lambda: fastnn.Linear(3, 2.0), TypeError, "outputs must be an integer, got 2.0"),
     (lambda: fastnn.Linear(3, 2, init="he_unifrom"), ValueError, "did you mean 'he_uniform'"),
+    (lambda: fastnn.Linear(3, 2, bias="no"), TypeError, "bias must be True or False, got 'no'"),
+    (
+        lambda: network(fastnn.Linear(3, 2, init=lambda generator, shape, dtype: None)),
+        ValueError, "init gave object of shape (); expected float32 of shape (3, 2)",
+    ),
+    (
+        lambda: network(fastnn.Linear(3, 2, init=lambda generator, shape, dtype: np.ones(2))),
+        ValueError, "init gave float64 of shape (2,); expected",
+    ),
+    (
+        lambda: network(fastnn.Linear(1, 1, init=lambda generator, shape, dtype: [[np.nan]])),
+        ValueError, "init gave NaN or infinity",
+    ),
     (lambda: fastnn.Dropout(1.0), ValueError, "p must be below 1, got 1.0"),
     (lambda: fastnn.Dropout(-0.1), ValueError, "p must be at least 0, got -0.1"),
     (lambda: fastnn.Dropout("half"), TypeError, "p must be a number, got 'half'"),
@@ -249,6 +289,8 @@ CONSTRUCTIONS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: fastnn.Standardize([0.0], [1.0, 2.0]), ValueError, "mean has shape (1,) and scale (2"),
     (lambda: fastnn.Standardize.fit([[np.nan]]), ValueError, "X … contains NaN"),
     (lambda: fastnn.Standardize.fit(np.ones((0, 2))), ValueError, "X has no rows"),
+    (lambda: fastnn.Standardize([1j], [1.0]), TypeError, "mean and scale have dtypes complex128"),
+    (lambda: fastnn.LeakyReLU(10**400), ValueError, "negative_slope must be finite"),
     (lambda: fastnn.LeakyReLU(np.nan), ValueError, "negative_slope must be finite, got nan"),
     (lambda: fastnn.ELU("1"), TypeError, "alpha must be a number, got '1'"),
     (lambda: fastnn.GELU("tan"), ValueError, "approximation 'tan': did you mean 'tanh'"),
@@ -264,6 +306,10 @@ CONSTRUCTIONS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: fastnn.SGD("fast"), TypeError, "lr must be a number, got 'fast'"),
     (lambda: fastnn.SGD(0.1, nesterov=True), ValueError, "nesterov needs momentum"),
     (lambda: fastnn.SGD(0.1, momentum=-0.5), ValueError, "momentum must be at least 0.0"),
+    (lambda: fastnn.SGD(dampening="a"), TypeError, "dampening must be a number, got 'a'"),
+    (lambda: fastnn.SGD(nesterov=1), TypeError, "nesterov must be True or False, got 1"),
+    (lambda: fastnn.RMSprop(momentum=()), TypeError, "momentum must be a number, got ()"),
+    (lambda: fastnn.RMSprop(centered="no"), TypeError, "centered must be True or False"),
     (lambda: fastnn.Momentum(0.1, 0.0), ValueError, "momentum must be above 0.0, got 0.0"),
     (lambda: fastnn.Adam(betas=0.9), TypeError, "betas is 0.9; expected two numbers"),
     (lambda: fastnn.Adam(betas=(0.9, 1.0)), ValueError, "betas[1] must be below 1, got 1.0"),
@@ -272,6 +318,9 @@ CONSTRUCTIONS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: fastnn.RMSprop(alpha=1.0), ValueError, "alpha must be below 1, got 1.0"),
     (lambda: fastnn.Adagrad(lr_decay=np.nan), ValueError, "lr_decay must be"),
     (lambda: fastnn.EarlyStopping(0), ValueError, "patience must be at least 1, got 0"),
+    (lambda: fastnn.EarlyStopping(monitor=3), TypeError, "monitor is 3; expected a name"),
+    (lambda: fastnn.EarlyStopping(restore_best=0), TypeError, "restore_best must be True or"),
+    (lambda: fastnn.schedules.ReduceOnPlateau(monitor=3), TypeError, "monitor is 3; expected"),
     (lambda: fastnn.EarlyStopping(min_delta=-1), ValueError, "min_delta must be at least 0.0"),
 ]  # fmt: skip
 
@@ -325,6 +374,7 @@ def calls(model: fastnn.Sequential) -> list[tuple[Callable[[], Any], type[Except
         (lambda: model.plan(optimizer="nothing"), ValueError, "unknown optimizer 'nothing'"),
         (lambda: setattr(model[0], "weight", np.ones((5, 4))), ValueError,
          "weight has shape (5, 4); expected (4, 5)"),
+        (lambda: setattr(model[0], "bias", 1j * np.ones(5)), TypeError, "bias has dtype complex"),
         (lambda: setattr(fastnn.Linear(2, 2, bias=False), "bias", [0, 0]), ValueError,
          "bias=False"),
         (lambda: fastnn.Flatten()(np.ones(3)), ValueError, "x has shape (3,)"),
@@ -347,9 +397,11 @@ def test_wrong_calls(number):
     assert_refused(call, error, words, model)
 
 
-STEPS: list[tuple[list[Any], Any, type[Exception], str]] = [
+STEPS: list[tuple[Any, Any, type[Exception], str]] = [
     ([ONE], [], ValueError, "grads has 0 arrays; expected 1"),
     ([ONE], None, ValueError, "grads has 0 arrays; expected 1"),
+    (3, [ONE], TypeError, "params is a int; expected a list of arrays"),
+    ([ONE], 3, TypeError, "grads is a int; expected a list of arrays"),
     ([ONE], [np.ones((2, 3))], ValueError, "grads[0] is float64 (2, 3); expected float64 (2, 2)"),
     ([ONE], [np.ones((2, 2), np.float32)], ValueError, "grads[0] is float32"),
     ([ONE.astype(int)], [ONE], TypeError, "params[0] is int64; expected a float32 or float64"),
@@ -403,7 +455,57 @@ def test_a_damaged_model_file(damage, tmp_path):
     path = tmp_path / "model"
     network().save(path)
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        fastnn.load(path)
+
+
+def _of_another_width(tensors, metadata):
+    metadata["layers"][-1]["arguments"]["outputs"] = 2**50  # must not be allocated
+
+
+def _of_another_dtype(tensors, metadata):
+    metadata["dtype"] = "float64"
+
+
+def _with_a_slot_of_another_shape(tensors, metadata):
+    tensors["slot 0 0.bias"] = np.ones(1, np.float32)  # would be broadcast
+
+
+def _without_slots(tensors, metadata):
+    del tensors["slot 1 2.weight"]
+
+
+def _with_other_settings(tensors, metadata):
+    metadata["optimizer"]["settings"]["alpha"] = 0.5
+
+
+def _with_classes_of_numbers(tensors, metadata):
+    metadata["classes"] = [1, 2, 3]
+
+
+def _with_counts_of_text(tensors, metadata):
+    metadata["optimizer"]["updates"] = "many"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _of_another_width,
+        _of_another_dtype,
+        _with_a_slot_of_another_shape,
+        _without_slots,
+        _with_other_settings,
+        _with_counts_of_text,
+        _with_classes_of_numbers,
+    ],
+)
+def test_a_model_file_that_contradicts_itself(change, tmp_path):
+    path, model = tmp_path / "model", network()
+    model.fit(X, Y)
+    tensors, metadata = model.state()
+    change(tensors, metadata)
+    model_files.save_tensors(path, tensors, metadata)
+    with pytest.raises(ValueError, match=re.escape(str(path))):
         fastnn.load(path)
 
 
@@ -423,3 +525,17 @@ def test_a_checkpoint_that_is_no_checkpoint(tmp_path):
     with pytest.raises(ValueError):
         model.fit(X, Y, checkpoint=path, resume=True)
     assert model.history is None
+
+
+@pytest.mark.parametrize("part, value", [
+    ("training", 3), ("training", {}), ("optimizer", None), ("layers", 3),
+])  # fmt: skip
+def test_a_checkpoint_that_contradicts_itself(part, value, tmp_path):
+    path, model = tmp_path / "run", network()
+    network().fit(X, Y, checkpoint=path)
+    tensors, metadata = model_files.load_tensors(path)
+    model_files.save_tensors(path, tensors, metadata | {part: value})
+    assert_refused(
+        lambda: model.fit(X, Y, checkpoint=path, resume=True), ValueError,
+        f"{path} is not a checkpoint of fit", model,
+    )  # fmt: skip

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import textwrap
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
 from checks import Bound, assert_close
+from processes import run_python
 
 import fastnn
 from fastnn import backend as backends
@@ -209,16 +206,6 @@ def test_two_python_threads_train_at_once():
     assert not failures and results == [expected] * 2
 
 
-def run_python(program: str, **environment: str) -> str:
-    """What a fresh process prints."""
-    finished = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True,
-        timeout=120, cwd=Path(fastnn.__file__).parents[1], env={**os.environ, **environment},
-    )  # fmt: skip
-    assert finished.returncode == 0, finished.stderr
-    return finished.stdout
-
-
 TRAIN = """
     import hashlib, os, numpy as np, fastnn
     rng = np.random.default_rng(0)
@@ -246,7 +233,7 @@ def test_a_fork_after_training_trains_on():
     print(os.waitstatus_to_exitcode(status), train() == first)
     """
     )
-    assert run_python(program) == "0 True\n"
+    assert run_python(program) == "0 True"
 
 
 @pytest.mark.parametrize("bits", ["256", "128"])

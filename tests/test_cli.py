@@ -209,6 +209,17 @@ def test_predictions_of_a_binary_network(run: Run, tmp_path: Path) -> None:
     assert [row[0] for row in rows[1:]] == ["0", "1"]
 
 
+def test_predictions_of_more_classes_than_the_model_names(run: Run, tmp_path: Path) -> None:
+    X, y = fastnn.data.digits()
+    model = fastnn.Sequential(fastnn.Linear(64, 10))
+    model.fit(X, y)
+    model.classes = ["one", "two"]
+    model.save(tmp_path / "short.safetensors")
+    code, output, error = run("predict", "short.safetensors", "digits")
+    assert (code, output) == (2, "")
+    assert "short.safetensors names 2 classes; expected 10" in error
+
+
 def test_predict_needs_no_labels(run: Run, iris: str, tmp_path: Path) -> None:
     run("train", "--data", iris, "--label", "species", "--layers", "8", "--epochs", "2")
     (tmp_path / "new.csv").write_text("length,width\n5.1,-2.9\n0.1,0.2\n")

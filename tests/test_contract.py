@@ -47,3 +47,13 @@ def test_signature(name, operation):
 @pytest.mark.parametrize("method", [name for name in vars(contract.Run) if name[0] != "_"])
 def test_run(run, method):
     assert _parameters(getattr(run, method)) == _parameters(getattr(contract.Run, method))
+
+
+@pytest.mark.parametrize("run", [NumpyRun, NumbaRun])
+@every_backend
+def test_methods_have_the_docstrings_of_the_contract(name, run):
+    for operation in contract.OPERATIONS:
+        documented = getattr(BACKENDS[name], operation)
+        assert documented.__doc__ == getattr(contract.Backend, operation).__doc__
+    assert run.begin.__doc__ == contract.Run.begin.__doc__
+    assert run.__doc__ != contract.Run.__doc__

@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import reference
-from checks import Bound, assert_close, elementwise_bound, product_bound, sum_bound
+from checks import Bound, assert_close, elementwise_bound, magnitude, product_bound, sum_bound
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fastnn import functional
-from fastnn.backend import use_backend
 
 DTYPES = ("float32", "float64")
 ACTIVATIONS = (
@@ -26,11 +25,7 @@ ACTIVATIONS = (
 )
 ULPS = 8  # a few functions and their arithmetic
 
-
-@pytest.fixture(params=["numpy", "numba"], autouse=True)
-def backend(request):
-    with use_backend(request.param):
-        yield request.param
+pytestmark = pytest.mark.usefixtures("backend")
 
 
 def normal(shape, dtype="float32", seed=0):
@@ -41,10 +36,6 @@ def rounded(dtype, roundings, scale):
     """The bound of so many rounding errors of numbers of this scale."""
     limit = roundings * float(np.finfo(dtype).eps) * np.asarray(scale, np.float64)
     return Bound(limit, limit)
-
-
-def magnitude(a, b):
-    return np.abs(a).astype(np.float64) @ np.abs(b)
 
 
 # ---- products ----

@@ -8,7 +8,7 @@ import pytest
 
 from fastnn.kernels import formulas
 from fastnn.kernels.contract import Activation, Loss
-from fastnn.kernels.numba_backend import columns, elementwise, library, products, rows
+from fastnn.kernels.numba_backend import columns, elementwise, library, objects, products, rows
 
 DOUBLE = re.compile(r"\bdouble\b|\bf64\b")
 
@@ -51,6 +51,12 @@ def test_no_double_in_float32_kernels(name, module):
 def test_the_search_for_doubles_finds_one():
     assert DOUBLE.search(str(elementwise.multiply_module("float64")))
     assert DOUBLE.search(str(elementwise.gather_module("float32", "float64")))
+
+
+def test_like_code_is_kept_in_memory_once():
+    first, second = (elementwise.multiply_module("float32") for _ in range(2))
+    assert first is not second
+    assert objects.build(first) == objects.build(second)  # addresses
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

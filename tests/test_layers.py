@@ -19,11 +19,7 @@ DTYPES = ("float32", "float64")
 ULPS = 8  # of a formula: a few functions of MAX_ULP each and their arithmetic
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
-
-@pytest.fixture(params=["numpy", "numba"], autouse=True, scope="module")
-def backend(request):
-    with fastnn.use_backend(request.param):
-        yield request.param
+pytestmark = pytest.mark.usefixtures("backend")
 
 
 def numbers(dtype: str, *shape: int, seed: int = 0) -> np.ndarray:

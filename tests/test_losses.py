@@ -19,12 +19,7 @@ DTYPES = ("float32", "float64")
 ROWS, OUTPUTS = 9, 4
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
-
-@pytest.fixture(params=["numpy", "numba"], autouse=True, scope="module")
-def backend(request):
-    with fastnn.use_backend(request.param):
-        yield request.param
-
+pytestmark = pytest.mark.usefixtures("backend")
 
 MAKERS: dict[str, Callable[..., fastnn.Loss]] = {
     "cross_entropy": fastnn.CrossEntropyLoss,

@@ -19,11 +19,7 @@ from fastnn.layers import LAYERS, Layer
 DTYPES = ("float32", "float64")
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
-
-@pytest.fixture(params=["numpy", "numba"], autouse=True, scope="module")
-def backend(request):
-    with fastnn.use_backend(request.param):
-        yield request.param
+pytestmark = pytest.mark.usefixtures("backend")
 
 
 def network(dtype="float32", *, inputs=12, seed=0):

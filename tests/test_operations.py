@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 import pytest
 import reference
-from checks import Bound, assert_close, guarded, is_poison, product_bound, sum_bound
+from checks import Bound, assert_close, guarded, is_poison, magnitude, product_bound, sum_bound
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_formulas import CASES, GATED, points, reference_optimizer, scalars_of
@@ -97,10 +97,6 @@ def within(dtype, ulps, scale):
 def widened(bound, factor, more):
     """``factor`` times a bound and then another."""
     return Bound(factor * bound.maximum + more.maximum, factor * bound.rms + more.rms)
-
-
-def magnitude(a, b):
-    return np.abs(a.astype(np.float64)) @ np.abs(b.astype(np.float64))
 
 
 # Products

@@ -27,11 +27,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     (record["name"], record["settings"]) for record in TORCH["optimizers"]
 ]
 
-
-@pytest.fixture(params=["numpy", "numba"], autouse=True, scope="module")
-def backend(request):
-    with fastnn.use_backend(request.param):
-        yield request.param
+pytestmark = pytest.mark.usefixtures("backend")
 
 
 def make(name: str, keywords: dict[str, Any]) -> fastnn.Optimizer:
@@ -200,6 +196,21 @@ def test_copies_go_on_by_themselves(again):
     other.step([other_weight], [grad])
     np.testing.assert_array_equal(other_weight, weight)
     assert optimizer.updates == other.updates == 2
+
+
+@pytest.mark.parametrize(
+    "again", [copy.copy, copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))]
+)
+def test_a_copy_of_a_models_optimizer_has_its_settings_and_no_state(again):
+    x, y = np.eye(4, dtype=np.float32), np.arange(4)
+    model, other = (fastnn.Sequential(fastnn.Linear(4, 4), seed=seed) for seed in (0, 0))
+    model.fit(x, y, optimizer=fastnn.Adam(0.1))
+    optimizer = again(model.optimizer)
+    assert repr(optimizer) == repr(model.optimizer)
+    assert optimizer.updates == 0 and not optimizer.trains(model)
+    other.fit(x, y, optimizer=optimizer)
+    np.testing.assert_array_equal(other.arena.flat, model.arena.flat)
+    assert model.optimizer.updates == 1
 
 
 @pytest.mark.parametrize("name", optim.OPTIMIZERS)

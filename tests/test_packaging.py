@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from processes import run_python
 
 import fastnn
 from fastnn.optional import require
@@ -19,19 +19,6 @@ CHECKOUT = Path(__file__).parent.parent
 in_checkout = pytest.mark.skipif(
     not (CHECKOUT / "README.md").exists(), reason="reads files of the checkout"
 )
-
-
-def run_python(code: str, **environment: str) -> str:
-    """What ``code`` prints in a fresh interpreter that finds fastnn where this one does."""
-    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": path, **environment},
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout.strip()
 
 
 # Importing

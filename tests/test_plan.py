@@ -132,6 +132,14 @@ def test_only_layers_of_ones_own_stay_eager():
     assert not can_lower([fastnn.Linear(1, 1), Own()])
 
 
+def test_a_layer_of_ones_own_has_no_plan():
+    class Own(Layer):
+        pass
+
+    with pytest.raises(TypeError, match=r"layer 1, Own\(\), is not one of fastnn's own"):
+        lower([fastnn.Linear(2, 2), Own()], 2, 4, "float32")
+
+
 def test_the_plan_prints_its_rows_with_flops_and_bytes():
     model = fastnn.Sequential(fastnn.Linear(64, 32), fastnn.GELU(), fastnn.Linear(32, 10))
     text = str(model.plan(batch_size=100))

@@ -20,19 +20,16 @@ import reference
 from checks import Bound, assert_close
 
 import fastnn
-from fastnn import schedules, training
+from fastnn import schedules
 from fastnn.layers import Layer
-from fastnn.training import EagerWarning
+from fastnn.progress import Progress
+from fastnn.steps import EagerWarning
 
 DTYPES = ("float32", "float64")
 ROWS, INPUTS, HIDDEN, CLASSES = 53, 5, 7, 3
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
-
-@pytest.fixture(params=["numpy", "numba"], autouse=True, scope="module")
-def backend(request):
-    with fastnn.use_backend(request.param):
-        yield request.param
+pytestmark = pytest.mark.usefixtures("backend")
 
 
 # Networks, data and the truth
@@ -409,6 +406,12 @@ def test_validation_rows_may_weigh():
     assert history["val_loss"] == [model.evaluate(x, y, sample_weight=weight)["loss"]]
 
 
+@pytest.mark.parametrize("schedule", schedules.BY_NAME)
+def test_every_schedule_takes_no_epochs(schedule):
+    x, y = data()
+    assert network().fit(x, y, epochs=0, schedule=schedule, validation_data=(x, y)).epochs == 0
+
+
 def test_no_epochs_change_nothing():
     model = network()
     before = model.arena.flat.copy()
@@ -662,15 +665,40 @@ def test_a_checkpoint_of_another_network_or_optimizer_is_refused(tmp_path):
     network().fit(x, y, checkpoint=path, optimizer=fastnn.SGD(0.1))
     other = fastnn.Sequential(fastnn.Linear(INPUTS, CLASSES), dtype="float64")
     before = other.arena.flat.copy()
-    with pytest.raises(ValueError, match=r"0\.weight"):
+    with pytest.raises(ValueError, match=r"layer 0 is .*'outputs': 3.*'outputs': 7"):
         other.fit(x, y, checkpoint=path, resume=True, optimizer=fastnn.SGD(0.1))
     np.testing.assert_array_equal(other.arena.flat, before)
     for optimizer in (fastnn.Adam(0.1), fastnn.SGD(0.2)):
         model = network()
         before = model.arena.flat.copy()
-        with pytest.raises(ValueError, match="optimizer"):
+        with pytest.raises(ValueError, match=r"optimizer is .* written with SGD\(lr=0.1"):
             model.fit(x, y, checkpoint=path, resume=True, optimizer=optimizer)
         np.testing.assert_array_equal(model.arena.flat, before)
+
+
+def test_a_checkpoint_of_a_like_network_is_refused(tmp_path):
+    path = tmp_path / "run.safetensors"
+    x, y = data()
+    network().fit(x, y, checkpoint=path)
+    rectified = fastnn.Sequential(
+        fastnn.Linear(INPUTS, HIDDEN), fastnn.ReLU(), fastnn.Linear(HIDDEN, CLASSES),
+        dtype="float64",
+    )  # fmt: skip
+    smoothed = fastnn.CrossEntropyLoss(label_smoothing=0.1)
+    for model, options, words in (
+        (rectified, {}, "layer 1 is .*'ReLU'.* written with .*'Tanh'"),
+        (network("float32"), {}, "dtype is 'float32'; .* written with 'float64'"),
+        (network(), {"loss": smoothed}, "loss is .*0.1.* written with .*0.0"),
+        (
+            network(), {"schedule": "reduce_on_plateau", "validation_data": (x, y)},
+            "schedule's state must have",
+        ),
+    ):  # fmt: skip
+        before = model.arena.flat.copy()
+        with pytest.raises(ValueError, match=words):
+            model.fit(x, y, checkpoint=path, resume=True, **options)
+        np.testing.assert_array_equal(model.arena.flat, before)
+        assert model.optimizer is None and model.history is None and model.loss is None
 
 
 # Interruptions and divergence
@@ -702,7 +730,7 @@ def test_ctrl_c_between_two_steps_keeps_their_weights(moment, monkeypatch):
         if len(calls) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(training._Progress, moment, interrupt)
+    monkeypatch.setattr(Progress, moment, interrupt)
     with pytest.raises(KeyboardInterrupt):
         model.fit(x, y, epochs=10)
     monkeypatch.undo()
@@ -863,8 +891,9 @@ def test_a_layer_of_ones_own_trains_like_the_compiled_one(dtype):
         "sample_weight": np.linspace(0.5, 1.5, ROWS), "optimizer": "momentum",
     }  # fmt: skip
     expected = known.fit(x, y, **options)
-    with pytest.warns(EagerWarning, match="Same is not one of fastnn's own"):
+    with pytest.warns(EagerWarning, match="Same is not one of fastnn's own") as warned:
         history = own.fit(x, y, **options)
+    assert warned[0].filename == __file__
     assert list(history) == list(expected)
     for name, values in expected.items():
         assert_close(history[name], values, rounding(dtype, 6, 20, values))

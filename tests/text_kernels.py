@@ -6,7 +6,7 @@ import ctypes
 import itertools
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +66,12 @@ def _runner(function: Any, outputs: int, dtype: str) -> Callable[..., tuple[Any,
         broadcast = np.broadcast_arrays(*(np.asarray(array, dtype=dtype) for array in arrays))
         inputs = [np.ascontiguousarray(array) for array in broadcast]
         results = tuple(np.empty_like(inputs[0]) for _ in range(outputs))
-        function(_addresses(inputs), _addresses(results), inputs[0].size)
+        function(addresses(inputs), addresses(results), inputs[0].size)
         return results
 
     return run
 
 
-def _addresses(arrays: Any) -> Any:
+def addresses(arrays: Sequence[np.ndarray]) -> Any:
+    """The addresses of arrays, as C takes them."""
     return (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))

@@ -11,6 +11,7 @@ from typing import Any
 import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
+from text_kernels import addresses
 
 from fastnn.kernels.tracing import VectorMath
 
@@ -37,7 +38,7 @@ def vector_kernel(
         shape, size = arrays[0].shape, arrays[0].size
         padded = [np.resize(array, -(-size // lanes) * lanes) for array in arrays]
         results = [np.empty_like(padded[0]) for _ in range(outputs or 1)]
-        call(_addresses(padded), _addresses(results), padded[0].size)
+        call(addresses(padded), addresses(results), padded[0].size)
         results = [result[:size].reshape(shape) for result in results]
         return tuple(results) if outputs else results[0]
 
@@ -82,10 +83,6 @@ def vector_module(
     builder.position_at_end(done)
     builder.ret_void()
     return module, len(results) if isinstance(results, tuple) else 0
-
-
-def _addresses(arrays: list[Any]) -> Any:
-    return (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
 
 
 def _compile(name: str, module: ir.Module) -> Callable[..., None]:

@@ -14,13 +14,16 @@ from ..contract import (
     IDENTITY,
     SHUFFLE_STREAM,
     Activation,
+    Backend,
     Binding,
     Dropout,
     Loss,
     Plan,
+    documented_by,
 )
 from ..formulas import UpdateFormula
 from . import library, memory
+from . import table as t
 from .blocks import (
     NOTHING,
     Block,
@@ -38,13 +41,13 @@ from .machine import available_threads
 from .matmul import product
 from .operations import apply, apply_by_blocks, by_columns, by_parts, by_rows
 from .predictor import Predictor
-from .program import SQUARES_BLOCK
 from .run import NumbaRun
 
 _FINITE_ELEMENTS = 1 << 16
 """Elements looked at at once where only NumPy knows the dtype or the layout."""
 
 
+@documented_by(Backend)
 class NumbaBackend:
     """Kernels compiled for this CPU; :class:`fastnn.kernels.contract.Backend` says what each does.
 
@@ -446,7 +449,7 @@ class NumbaBackend:
     def _squares(self, values: Block) -> float:
         """The sum of squares, in blocks of a fixed size a row."""
         (values,) = joined([values])
-        per_row = -(-values.columns // SQUARES_BLOCK)
+        per_row = -(-values.columns // t.SQUARES_BLOCK)
         partials = np.empty((values.rows, per_row), values.dtype)
         kernel, out = library.plain(values.dtype, "squares"), block("partials", partials)
 
@@ -456,12 +459,12 @@ class NumbaBackend:
                     kernel,
                     values.at(r, column),
                     columns,
-                    SQUARES_BLOCK,
+                    t.SQUARES_BLOCK,
                     values.itemsize,
-                    out.at(r, column // SQUARES_BLOCK),
+                    out.at(r, column // t.SQUARES_BLOCK),
                 )
 
-        by_parts(self._threads(), values, work, SQUARES_BLOCK)
+        by_parts(self._threads(), values, work, t.SQUARES_BLOCK)
         return float(partials.sum(dtype=np.float64))
 
     def all_finite(self, x: np.ndarray) -> bool:
@@ -516,7 +519,7 @@ class NumbaBackend:
     def permutation(self, seed: int, epoch: int, count: int) -> np.ndarray:
         order = np.arange(count, dtype=np.int64)
         words = _words(seed, epoch, SHUFFLE_STREAM, count)
-        control("engine", "permute", "pip")(order.ctypes.data, count, words.ctypes.data)
+        control("shuffle", "permute", "pip")(order.ctypes.data, count, words.ctypes.data)
         return order
 
     def draws(self, seed: int, epoch: int, population: int, count: int) -> np.ndarray:

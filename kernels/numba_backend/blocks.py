@@ -29,6 +29,7 @@ class Block(NamedTuple):
 
     @property
     def size(self) -> int:
+        """Elements in all."""
         return self.rows * self.columns
 
     def at(self, row: int, column: int = 0) -> int:
@@ -41,7 +42,7 @@ NOTHING = Block(0, 0, 0, 0, 0, "")
 
 
 def block(
-    name: str, array: np.ndarray, like: Block | None = None, *, written: bool = False
+    name: str, array: np.ndarray | None, like: Block | None = None, *, written: bool = False
 ) -> Block:
     """An array of any shape as rows: as its last axis has them, all other axes in one.
 
@@ -64,7 +65,7 @@ def block(
         Not laid out so, or read-only where it is written.
     """
     dtype = _DTYPES.get(array.dtype) if isinstance(array, np.ndarray) else None
-    if dtype is None or (like is not None and dtype != like.dtype):
+    if array is None or dtype is None or (like is not None and dtype != like.dtype):
         expected = " or ".join(DTYPES) if like is None else like.dtype
         raise TypeError(f"{name} must be an array of {expected}, got {_describe(array)}")
     itemsize = array.itemsize
@@ -118,6 +119,7 @@ def alike(writes: tuple[str, ...], **arrays: np.ndarray | None) -> list[Block]:
     """Blocks of arrays that have the first one's shape and dtype; NOTHING for None."""
     (first_name, first), *rest = arrays.items()
     blocks = [block(first_name, first, written=first_name in writes)]
+    assert first is not None  # or it was refused
     for name, array in rest:
         if array is None:
             blocks.append(NOTHING)

@@ -6,39 +6,28 @@ ascending, lanes folded in halves.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from llvmlite import ir
 
 from .. import formulas
 from ..tracing.vector import VectorMath
-from .elementwise import NAME
-from .emit import I32, I64, Kernel, integer
-from .machine import target
+from .emit import I8, I32, I64, Kernel, integer, only_kernel
 
 SUM_BLOCK = 128
 """Rows added up before their sum is added to the total: long sums then round less."""
 
 
-def _kernel(arguments: str, dtype: str, returns: bool = False) -> Kernel:
-    lanes = target().lanes(dtype)
-    return Kernel(ir.Module(NAME), NAME, arguments, dtype, lanes, returns)
-
-
 def total_module(dtype: str) -> ir.Module:
     """out[0] (+)= sum of ``values``; returns 1 while the result is finite, else 0.
 
-    Arguments: values, count, out, accumulate, factor (a pointer).
+    Arguments: values, count, out, accumulate, factor (a pointer). Flops and reads: one a value.
     """
-    kernel = _kernel("pipip", dtype, returns=True)
+    kernel = only_kernel("pipip", dtype, returns=True)
     builder = kernel.builder
     values, count, out, accumulate, factor = kernel.arguments
-    total = kernel.variable(kernel.constant(0.0))
-
-    def body(place: ir.Value, mask: ir.Value | None) -> None:
-        value = kernel.load_vector(kernel.at(values, place), mask)
-        builder.store(builder.fadd(builder.load(total), value), total)
-
-    kernel.columns(count, body)
-    result = builder.fmul(kernel.sum_lanes(builder.load(total)), kernel.load(factor))
+    total = _flat_sum(kernel, values, count, builder.fadd)
+    result = builder.fmul(total, kernel.load(factor))
     add = builder.icmp_signed("!=", accumulate, integer(0))
     before = kernel.variable(kernel.scalar(0.0))
     with builder.if_then(add):
@@ -54,13 +43,14 @@ def total_module(dtype: str) -> ir.Module:
 def batch_scale_module(dtype: str) -> ir.Module:
     """out[0] = the scale of a batch by its weight (its number of rows where weights is null).
 
-    Arguments: weights, index (or null), first, count, out.
+    Arguments: weights, index (or null), first, count, out. Flops: one a weight. Bytes: a weight
+    and its index a row.
     """
-    kernel = _kernel("ppiip", dtype)
+    kernel = only_kernel("ppiip", dtype)
     builder = kernel.builder
     weights, index, first, count, out = kernel.arguments
     total = kernel.variable(builder.sitofp(count, kernel.element))
-    weighted = builder.icmp_unsigned("!=", builder.ptrtoint(weights, I64), integer(0))
+    weighted = kernel.is_given(weights)
     with builder.if_then(weighted):
         builder.store(kernel.scalar(0.0), total)
         with kernel.loop(count, SUM_BLOCK) as begin:
@@ -69,7 +59,7 @@ def batch_scale_module(dtype: str) -> ir.Module:
             with kernel.loop(_end_of_block(kernel, begin, count), first=begin) as place:
                 position = kernel.variable(builder.add(first, place))
                 builder.store(builder.add(first, place), position)
-                indexed = builder.icmp_unsigned("!=", builder.ptrtoint(index, I64), integer(0))
+                indexed = kernel.is_given(index)
                 with builder.if_then(indexed):
                     address = kernel.at(index, builder.load(position), element=I64)
                     builder.store(kernel.load(address, I64), position)
@@ -86,20 +76,14 @@ def batch_scale_module(dtype: str) -> ir.Module:
 def clip_scale_module(dtype: str) -> ir.Module:
     """out[0] = min(1, limit / norm), the norm from partial sums of squares; out[1] = the norm.
 
-    Arguments: partials, count, limit, out. The 1e-6 keeps a zero gradient a zero gradient.
+    Arguments: partials, count, limit, out. The 1e-6 keeps a zero gradient a zero gradient. Flops
+    and reads: one a partial sum.
     """
-    kernel = _kernel("pipp", dtype)
+    kernel = only_kernel("pipp", dtype)
     builder = kernel.builder
     partials, count, limit, out = kernel.arguments
     math = VectorMath(builder, dtype, kernel.lanes)
-    total = kernel.variable(kernel.constant(0.0))
-
-    def body(place: ir.Value, mask: ir.Value | None) -> None:
-        value = kernel.load_vector(kernel.at(partials, place), mask)
-        builder.store(builder.fadd(builder.load(total), value), total)
-
-    kernel.columns(count, body)
-    norm = math.sqrt(math.splat(kernel.sum_lanes(builder.load(total))))
+    norm = math.sqrt(math.splat(_flat_sum(kernel, partials, count, builder.fadd)))
     scale = formulas.norm_clip(math, norm, math.splat(kernel.load(limit)))
     for place, value in enumerate((scale, norm)):
         kernel.store(builder.extract_element(value.value, I32(0)), kernel.at(out, place))
@@ -108,28 +92,25 @@ def clip_scale_module(dtype: str) -> ir.Module:
 
 
 def squares_module(dtype: str) -> ir.Module:
-    """out[0] = the sum of the squares of ``count`` values. Arguments: values, count, out."""
-    kernel = _kernel("pip", dtype)
-    builder = kernel.builder
+    """out[0] = the sum of the squares of ``count`` values. Arguments: values, count, out.
+
+    Flops: two a value. Bytes: one read a value.
+    """
+    kernel = only_kernel("pip", dtype)
     values, count, out = kernel.arguments
-    total = kernel.variable(kernel.constant(0.0))
-
-    def body(place: ir.Value, mask: ir.Value | None) -> None:
-        value = kernel.load_vector(kernel.at(values, place), mask)
-        builder.store(kernel.fma(value, value, builder.load(total)), total)
-
-    kernel.columns(count, body)
-    kernel.store(kernel.sum_lanes(builder.load(total)), out)
+    total = _flat_sum(kernel, values, count, lambda part, value: kernel.fma(value, value, part))
+    kernel.store(total, out)
     kernel.finish()
-    return builder.module
+    return kernel.builder.module
 
 
 def column_sums_module(dtype: str, *, products: bool) -> ir.Module:
     """out[c] (+)= sum over rows of a[r, c], or of a[r, c] b[r, c] where ``products``.
 
-    Arguments: a, lda, b, ldb, rows, columns, out, accumulate.
+    Arguments: a, lda, b, ldb, rows, columns, out, accumulate. Flops: one an element, two where
+    ``products``. Bytes: one read an element of each array.
     """
-    kernel = _kernel("pipiiipi", dtype)
+    kernel = only_kernel("pipiiipi", dtype)
     builder = kernel.builder
     a, lda, b, ldb, rows, columns, out, accumulate = kernel.arguments
 
@@ -157,9 +138,10 @@ def column_sums_module(dtype: str, *, products: bool) -> ir.Module:
 def moments_module(dtype: str) -> ir.Module:
     """Mean and biased variance of each column, in two passes.
 
-    Arguments: x, ldx, rows, columns, mean, variance.
+    Arguments: x, ldx, rows, columns, mean, variance. Flops: four an element. Bytes: two reads an
+    element, the second from a nearer cache where a column of vectors fits it.
     """
-    kernel = _kernel("piiipp", dtype)
+    kernel = only_kernel("piiipp", dtype)
     builder = kernel.builder
     x, ldx, rows, columns, mean, variance = kernel.arguments
     count = kernel.splat(builder.sitofp(rows, kernel.element))
@@ -188,14 +170,15 @@ def batch_norm_module(dtype: str) -> ir.Module:
     """x_hat = (x - mean) / sqrt(variance + eps); y = gamma x_hat + beta.
 
     Arguments: x, ldx, x_hat (or null), ld_hat, y, ldy, rows, columns, mean, variance, gamma, beta,
-    eps. (Ioffe & Szegedy 2015, algorithm 1.)
+    eps. (Ioffe & Szegedy 2015, algorithm 1.) Flops: four an element. Bytes: one read and two writes
+    an element, one write where x_hat is null.
     """
-    kernel = _kernel("pipipiiippppp", dtype)
+    kernel = only_kernel("pipipiiippppp", dtype)
     builder = kernel.builder
     x, ldx, hat, ld_hat, y, ldy, rows, columns, mean, variance, gamma, beta, eps = kernel.arguments
     math = VectorMath(builder, dtype, kernel.lanes)
     epsilon = math.splat(kernel.load(eps))
-    keeps_hat = builder.icmp_unsigned("!=", builder.ptrtoint(hat, I64), integer(0))
+    keeps_hat = kernel.is_given(hat)
 
     def body(column: ir.Value, mask: ir.Value | None) -> None:
         average, spread, scale, shift = (
@@ -221,9 +204,10 @@ def batch_norm_grad_module(dtype: str) -> ir.Module:
     """The gradient by the input of a batch normalisation, in place of the gradient by its output.
 
     Arguments: grad, ld_grad, x_hat, ld_hat, rows, columns, variance, gamma, eps, grad_beta,
-    grad_gamma, total_rows; the last two gradients are the sums over all rows of the batch.
+    grad_gamma, total_rows; the last two gradients are the sums over all rows of the batch. (Ioffe &
+    Szegedy 2015, section 3.) Flops: five an element. Bytes: two reads and one write an element.
     """
-    kernel = _kernel("pipiiipppppi", dtype)
+    kernel = only_kernel("pipiiipppppi", dtype)
     builder = kernel.builder
     grad, ld_grad, hat, ld_hat, rows, columns, variance, gamma, eps, by_beta, by_gamma, count = (
         kernel.arguments
@@ -260,9 +244,10 @@ def batch_norm_grad_module(dtype: str) -> ir.Module:
 def running_average_module(dtype: str) -> ir.Module:
     """Move running mean and variance towards a batch's: the variance is made unbiased first.
 
-    Arguments: mean, variance, running_mean, running_variance, momentum, columns, rows.
+    Arguments: mean, variance, running_mean, running_variance, momentum, columns, rows. Flops: seven
+    a column. Bytes: four reads and two writes a column.
     """
-    kernel = _kernel("pppppii", dtype)
+    kernel = only_kernel("pppppii", dtype)
     builder = kernel.builder
     mean, variance, running_mean, running_variance, momentum, columns, rows = kernel.arguments
     math = VectorMath(builder, dtype, kernel.lanes)
@@ -293,12 +278,12 @@ def finite_module(dtype: str) -> ir.Module:
 
     Arguments: x, row_bytes, rows, columns. Bytes: one read an element, no temporary.
     """
-    kernel = _kernel("piii", dtype, returns=True)
+    kernel = only_kernel("piii", dtype, returns=True)
     builder = kernel.builder
     x, row_bytes, rows, columns = kernel.arguments
     total = kernel.variable(kernel.constant(0.0))
     with kernel.loop(rows) as row:
-        begin = kernel.at(x, builder.mul(row, row_bytes), element=ir.IntType(8))
+        begin = kernel.at(x, builder.mul(row, row_bytes), element=I8)
 
         def body(column: ir.Value, mask: ir.Value | None, begin=begin) -> None:
             value = kernel.load_vector(kernel.at(begin, column), mask)
@@ -314,9 +299,10 @@ def finite_module(dtype: str) -> ir.Module:
 def transpose_module(dtype: str) -> ir.Module:
     """out[c, r] = x[r, c]. Arguments: x, ldx, out, ld_out, rows, columns.
 
-    Whole squares of lanes by lanes are turned over in registers, halves swapped with halves.
+    Whole squares of lanes by lanes are turned over in registers, halves swapped with halves. No
+    flops. Bytes: one read and one write an element.
     """
-    kernel = _kernel("pipiii", dtype)
+    kernel = only_kernel("pipiii", dtype)
     builder, lanes = kernel.builder, kernel.lanes
     x, ldx, out, ld_out, rows, columns = kernel.arguments
     whole_rows, whole_columns = (builder.and_(n, integer(-lanes)) for n in (rows, columns))
@@ -350,9 +336,10 @@ def dots_module(dtype: str) -> ir.Module:
     """out[b, r] (+)= the dot product of d[b] with row r of x: the product with x', for few b.
 
     Arguments: x, ldx, d, ldd, out, ld_out, batch, rows, columns, accumulate; columns is a multiple
-    of the lanes. The sums of as many rows as there are lanes are folded together.
+    of the lanes. The sums of as many rows as there are lanes are folded together. Flops: 2 batch
+    rows columns. Bytes: x and d once for each row of the batch, out once.
     """
-    kernel = _kernel("pipipiiiii", dtype)
+    kernel = only_kernel("pipipiiiii", dtype)
     builder, lanes = kernel.builder, kernel.lanes
     x, ldx, d, ldd, out, ld_out, batch, rows, columns, accumulate = kernel.arguments
     adds = builder.icmp_signed("!=", accumulate, integer(0))
@@ -398,9 +385,10 @@ def philox_module() -> ir.Module:
     """Words of a Philox stream: out[4 n + i] = word i of counter (first + n, 0, epoch, stream).
 
     Arguments: out (uint32), blocks, first, seed, epoch, stream. Whole vectors of blocks are
-    written: ``out`` has room for ``blocks`` rounded up to the lanes.
+    written: ``out`` has room for ``blocks`` rounded up to the lanes. (Salmon et al. 2011.) No
+    flops, ten rounds of two 64-bit products a block. Bytes: 16 written a block.
     """
-    kernel = _kernel("piiiii", "float32")
+    kernel = only_kernel("piiiii", "float32")
     builder, lanes = kernel.builder, kernel.lanes
     out, blocks, first, seed, epoch, stream = kernel.arguments
     math = VectorMath(builder, "float32", lanes)
@@ -435,7 +423,27 @@ def _end_of_block(kernel: Kernel, begin: ir.Value, count: ir.Value) -> ir.Value:
     return builder.select(builder.icmp_signed("<", end, count), end, count)
 
 
-def _sum_over_rows(kernel: Kernel, rows: ir.Value, term) -> ir.Value:
+def _flat_sum(
+    kernel: Kernel,
+    values: ir.Value,
+    count: ir.Value,
+    add: Callable[[ir.Value, ir.Value], ir.Value],
+) -> ir.Value:
+    """The sum of ``count`` values, ``add(part, value)`` lane by lane, then of the lanes."""
+    builder = kernel.builder
+    total = kernel.variable(kernel.constant(0.0))
+
+    def body(place: ir.Value, mask: ir.Value | None) -> None:
+        value = kernel.load_vector(kernel.at(values, place), mask)
+        builder.store(add(builder.load(total), value), total)
+
+    kernel.columns(count, body)
+    return kernel.sum_lanes(builder.load(total))
+
+
+def _sum_over_rows(
+    kernel: Kernel, rows: ir.Value, term: Callable[[ir.Value, ir.Value], ir.Value]
+) -> ir.Value:
     """The sum of ``term(row, part)`` in blocks of rows: parts ascending, then blocks ascending."""
     builder = kernel.builder
     zero = kernel.constant(0.0)

@@ -15,11 +15,9 @@ from llvmlite import ir
 from .. import formulas
 from ..tracing.dual import derivative, value_and_derivative
 from ..tracing.vector import VectorMath
-from .emit import I32, I64, POINTER, Kernel, integer
+from .emit import I8, I32, I64, POINTER, Kernel, integer, only_kernel
 from .extra import MAP_LEARNED, MAP_PER_LEARNED, MAP_SCALE, MAP_SEED, MAP_STREAM, MAP_THRESHOLD
-from .machine import target
 
-NAME = "kernel"
 MASK_BLOCK = 64
 """Columns whose dropout words come from one row of Philox counters: four words, 16 columns each."""
 _MASK_GROUP = MASK_BLOCK // 4
@@ -43,7 +41,7 @@ def map_module(
     number for all columns, ``learned_slopes`` that y by it is wanted.
     Flops: the formula's. Bytes: one read and one write an element, two writes with ``slope``.
     """
-    kernel = Kernel(ir.Module(NAME), NAME, "pipipiiiiiiip", dtype, target().lanes(dtype))
+    kernel = only_kernel("pipipiiiiiiip", dtype)
     builder = kernel.builder
     x, ldx, y, ldy, out_slope, ld_slope, rows, columns, *place, extra = kernel.arguments
     first_row, first_column, first_place, step = place
@@ -163,8 +161,11 @@ class _Dropout:
 
 
 def multiply_module(dtype: str) -> ir.Module:
-    """``d *= slope``. Arguments: d, ldd, slope, ld_slope, rows, columns."""
-    kernel = Kernel(ir.Module(NAME), NAME, "pipiii", dtype, target().lanes(dtype))
+    """``d *= slope``. Arguments: d, ldd, slope, ld_slope, rows, columns.
+
+    Flops: one an element. Bytes: two reads and one write an element.
+    """
+    kernel = only_kernel("pipiii", dtype)
     builder = kernel.builder
     d, ldd, slope, ld_slope, rows, columns = kernel.arguments
     with kernel.loop(rows) as row:
@@ -193,7 +194,7 @@ def update_module(
     Bytes: 8 + 8 slots + 4 an element in float32 (the gradient often still in the nearest cache).
     """
     arguments = "pipiiipp" + "p" * len(formula.slots)
-    kernel = Kernel(ir.Module(NAME), NAME, arguments, dtype, target().lanes(dtype))
+    kernel = only_kernel(arguments, dtype)
     builder = kernel.builder
     weight, ldw, grad, ldg, rows, columns, scalars, scale, *slots = kernel.arguments
     update = _Update(kernel, formula, scalars, clipped)
@@ -220,7 +221,7 @@ def outer_update_module(
     product makes, to the bit. Bytes: those of the weights and slots, read and written once.
     """
     arguments = "pipipiiip" + "p" * len(formula.slots)
-    kernel = Kernel(ir.Module(NAME), NAME, arguments, dtype, target().lanes(dtype))
+    kernel = only_kernel(arguments, dtype)
     builder = kernel.builder
     weight, ldw, x, ldx, d, ldd, rows, columns, scalars, *slots = kernel.arguments
     update = _Update(kernel, formula, scalars, clipped)
@@ -276,15 +277,15 @@ _SOURCES = {
     "float32": (ir.FloatType(), "fpext"),
     "float64": (ir.DoubleType(), "fptrunc"),
     "float16": (ir.HalfType(), "fpext"),
-    "uint8": (ir.IntType(8), "uitofp"),
-    "int8": (ir.IntType(8), "sitofp"),
+    "uint8": (I8, "uitofp"),
+    "int8": (I8, "sitofp"),
     "uint16": (ir.IntType(16), "uitofp"),
     "int16": (ir.IntType(16), "sitofp"),
     "int32": (I32, "sitofp"),
     "uint32": (I32, "uitofp"),
     "int64": (I64, "sitofp"),
     "uint64": (I64, "uitofp"),
-    "bool": (ir.IntType(8), "uitofp"),
+    "bool": (I8, "uitofp"),
 }
 SOURCES = tuple(_SOURCES)
 """Dtypes of data that are converted as they are gathered."""
@@ -296,18 +297,18 @@ def gather_module(dtype: str, source: str) -> ir.Module:
     Arguments: data, row_bytes, index (or null: the rows as they stand), first, out, ld_out, rows,
     columns: out[r] = data[index[first + r]]. Bytes: a read of the source and a write an element.
     """
-    kernel = Kernel(ir.Module(NAME), NAME, "pipipiii", dtype, target().lanes(dtype))
+    kernel = only_kernel("pipipiii", dtype)
     builder = kernel.builder
     data, row_bytes, index, first, out, ld_out, rows, columns = kernel.arguments
     element, cast = _SOURCES[source]
-    in_order = builder.icmp_unsigned("==", builder.ptrtoint(index, I64), integer(0))
+    indexed = kernel.is_given(index)
     with kernel.loop(rows) as row:
         position = builder.add(first, row)
         number = kernel.variable(position)
-        with builder.if_then(builder.not_(in_order)):
+        with builder.if_then(indexed):
             builder.store(kernel.load(kernel.at(index, position, element=I64), I64), number)
         offset = builder.mul(builder.load(number), row_bytes)
-        begin = kernel.at(data, offset, element=ir.IntType(8))
+        begin = kernel.at(data, offset, element=I8)
 
         def body(column: ir.Value, mask: ir.Value | None, row=row, begin=begin) -> None:
             values = kernel.load_vector(kernel.at(begin, column, element=element), mask, element)

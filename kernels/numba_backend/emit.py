@@ -12,6 +12,10 @@ from contextlib import contextmanager
 
 from llvmlite import ir
 
+from .machine import target
+
+NAME = "kernel"
+"""What the only function of a module is called."""
 I1, I8, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 32, 64))
 POINTER = ir.PointerType()
 ELEMENTS = {"float32": ir.FloatType(), "float64": ir.DoubleType()}
@@ -23,15 +27,42 @@ def integer(value: int) -> ir.Constant:
     return ir.Constant(I64, value)
 
 
+def only_kernel(arguments: str, dtype: str, returns: bool = False) -> Kernel:
+    """A kernel over this CPU's vectors, the only one of a module of its own; see `Kernel`."""
+    return Kernel(ir.Module(NAME), NAME, arguments, dtype, target().lanes(dtype), returns)
+
+
 class Kernel:
     """One function under construction over vectors of ``lanes`` elements of ``dtype``.
 
-    ``arguments`` holds a letter an argument, ``p`` for a pointer and ``i`` for an integer;
-    ``returns`` says whether it returns an integer.
+    Parameters
+    ----------
+    module : ir.Module
+        Where the function goes.
+    name : str
+    arguments : str
+        A letter an argument: ``p`` for a pointer, ``i`` for an integer.
+    dtype : "float32" or "float64"
+    lanes : int
+        Elements of a vector.
+    returns : bool, default False
+        Whether it returns an integer, rather than nothing.
+
+    Attributes
+    ----------
+    builder : ir.IRBuilder
+        At the end of what has been emitted.
+    element, vector_type, mask_type : ir.Type
     """
 
     def __init__(
-        self, module: ir.Module, name: str, arguments: str, dtype: str, lanes: int, returns=False
+        self,
+        module: ir.Module,
+        name: str,
+        arguments: str,
+        dtype: str,
+        lanes: int,
+        returns: bool = False,
     ) -> None:
         types = [POINTER if letter == "p" else I64 for letter in arguments]
         signature = ir.FunctionType(I64 if returns else ir.VoidType(), types)
@@ -45,14 +76,17 @@ class Kernel:
 
     @property
     def arguments(self) -> tuple[ir.Value, ...]:
+        """The values that the function is called with."""
         return self.function.args
 
     # -- constants and conversions --
 
     def scalar(self, value: float) -> ir.Constant:
+        """A number of the kernel's dtype."""
         return ir.Constant(self.element, float(value))
 
     def constant(self, value: float) -> ir.Constant:
+        """A number of the kernel's dtype in every lane."""
         return ir.Constant(self.vector_type, [float(value)] * self.lanes)
 
     def splat(self, scalar: ir.Value) -> ir.Value:
@@ -65,7 +99,9 @@ class Kernel:
 
     # -- addresses, loads, stores --
 
-    def at(self, pointer: ir.Value, *offsets: ir.Value | int, element=None) -> ir.Value:
+    def at(
+        self, pointer: ir.Value, *offsets: ir.Value | int, element: ir.Type | None = None
+    ) -> ir.Value:
         """The address of the element that lies the sum of ``offsets`` behind ``pointer``."""
         for offset in offsets:
             if isinstance(offset, int):
@@ -73,13 +109,24 @@ class Kernel:
             pointer = self.builder.gep(pointer, [offset], source_etype=element or self.element)
         return pointer
 
-    def load(self, pointer: ir.Value, element=None) -> ir.Value:
+    def is_given(self, pointer: ir.Value) -> ir.Value:
+        """Whether a pointer is not null."""
+        return self.builder.icmp_unsigned("!=", self.builder.ptrtoint(pointer, I64), integer(0))
+
+    def load(self, pointer: ir.Value, element: ir.Type | None = None) -> ir.Value:
+        """The number at an address, of the kernel's dtype by default."""
         return self.builder.load(pointer, typ=element or self.element)
 
     def store(self, value: ir.Value, pointer: ir.Value) -> None:
+        """A number to an address."""
         self.builder.store(value, pointer)
 
-    def load_vector(self, pointer: ir.Value, mask: ir.Value | None = None, element=None):
+    def load_vector(
+        self,
+        pointer: ir.Value,
+        mask: ir.Value | None = None,
+        element: ir.Type | None = None,
+    ) -> ir.Value:
         """A vector from any address; lanes outside ``mask`` are zero and not read."""
         vector = ir.VectorType(element, self.lanes) if element else self.vector_type
         size = self.itemsize if element is None else _size(element)
@@ -89,7 +136,9 @@ class Kernel:
         name = f"llvm.masked.load.{_suffix(vector)}.p0"
         return self.call(name, vector, pointer, I32(size), mask, zero)
 
-    def store_vector(self, value: ir.Value, pointer: ir.Value, mask: ir.Value | None = None):
+    def store_vector(
+        self, value: ir.Value, pointer: ir.Value, mask: ir.Value | None = None
+    ) -> None:
         """A vector to any address; lanes outside ``mask`` are not touched."""
         size = _size(value.type.element)
         if mask is None:
@@ -106,7 +155,12 @@ class Kernel:
         )
         return self.builder.call(function, arguments)
 
+    def zero_outside(self, mask: ir.Value | None, vector: ir.Value) -> ir.Value:
+        """The vector with zeros in the lanes outside ``mask``."""
+        return vector if mask is None else self.builder.select(mask, vector, self.constant(0.0))
+
     def fma(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+        """a b + c, rounded once."""
         return self.call(f"llvm.fma.{_suffix(a.type)}", a.type, a, b, c)
 
     # -- control --
@@ -158,6 +212,7 @@ class Kernel:
         return self.builder.icmp_signed("<", self.lane_numbers(), self.splat(self.narrow(count)))
 
     def lane_numbers(self) -> ir.Constant:
+        """0, 1, ... below the number of lanes, 32 bits wide."""
         return ir.Constant(ir.VectorType(I32, self.lanes), list(range(self.lanes)))
 
     def narrow(self, value: ir.Value) -> ir.Value:

@@ -4,6 +4,10 @@ Control code only, translated by Numba (``compiled``): integers in, integers out
 to kernels that are called by address. A run ends, resumable, at its deadline; where it stopped is
 in the control words.
 
+The functions know each other's arguments by name: ``p`` is the table, ``o`` the word of it where
+the operation's row begins, ``me`` the number of this thread among ``threads``, ``at`` the place in
+the epoch; sizes are in elements, addresses and offsets in bytes.
+
 How work is shared out decides no bit of the result: each element of a product is one chain whoever
 computes it, and sums over rows are made in blocks that depend on the shape alone.
 """
@@ -17,6 +21,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from ..alignment import ALIGNMENT
 from . import table as t
 from . import workers
 
@@ -63,6 +68,7 @@ def address(typing_context, words, place):
 
 @inline
 def barrier(p, control, threads):
+    """Wait until every thread of the run is here."""
     if threads > 1:
         call(p[t.BARRIER_KERNEL], address(control, 0), threads)
 
@@ -349,7 +355,7 @@ def _by_rows(p, o, me, threads, at):
     elif operation == t.MULTIPLY:
         call(kernel, c, ldc, slope, ld_slope, count, columns)
     elif operation == t.LOSS:
-        scale = p[t.BATCH_SCALE] + me * 64
+        scale = p[t.BATCH_SCALE] + me * ALIGNMENT
         call(kernel, a, lda, c, ldc, count, columns, at.first + begin, begin, scale, p[o + t.EXTRA])
     elif operation == t.SOFTMAX:
         call(kernel, a, lda, c, ldc, count, columns)
@@ -390,10 +396,10 @@ def _total(p, o, me, at):
     Every thread does this, in the same order, into places of its own, so that all agree without
     another barrier; the first thread's places are the record.
     """
-    record = at.step_in_run * p[t.ITEMSIZE] if me == 0 else -64 * me
+    record = at.step_in_run * p[t.ITEMSIZE] if me == 0 else -ALIGNMENT * me
     call(p[t.TOTAL_KERNEL], p[o + t.B], at.rows, p[t.HITS] + record, at.chunk, p[t.ONES])
     return call(p[t.TOTAL_KERNEL], p[o + t.A], at.rows, p[t.LOSSES] + record, at.chunk,
-                p[t.BATCH_SCALE] + me * 64)
+                p[t.BATCH_SCALE] + me * ALIGNMENT)
 
 
 @inline
@@ -439,7 +445,7 @@ def _operate(p, o, control, me, threads, at):
         if at.chunk == 0 and (p[o + t.A] or at.step_in_run == 0
                               or at.rows_in_step < p[t.BATCH]):
             call(p[o + t.KERNEL], p[o + t.A], p[o + t.B], at.first, at.rows_in_step,
-                 p[t.BATCH_SCALE] + me * 64)
+                 p[t.BATCH_SCALE] + me * ALIGNMENT)
     elif operation == t.CHECK:
         if not _total(p, o, me, at) and p[o + t.STRICT]:
             return False
@@ -541,14 +547,3 @@ def predict(p, seen, x, out):
         _walk(p, p[t.CHUNK_END], p, 0, 1, Place(0, 0, 0, rows, rows, 0, 0))
     call(p[t.RESTORE_KERNEL], saved)
     return finite
-
-
-@inline
-def permute(order, count, words):
-    """Fisher-Yates: shuffle ``order`` in place, by a random word below 2**32 for each draw."""
-    for k in range(count - 1):
-        i = count - 1 - k
-        word = (words[k // 2] >> (32 * (k % 2))) & 0xFFFFFFFF
-        j = (word * (i + 1)) >> 32
-        order[i], order[j] = order[j], order[i]
-    return 0

@@ -4,18 +4,34 @@ from __future__ import annotations
 
 import functools
 
+import numpy as np
+
 from .. import formulas
 from ..contract import Activation, Loss
-from . import columns, elementwise, objects, products, rows, support
+from . import columns, elementwise, memory, objects, products, rows, support
 from . import table as t
-from .elementwise import NAME
-from .machine import Tile
+from .emit import NAME
+from .machine import Tile, target
 
 
 @functools.cache
 def support_kernels() -> dict[str, int]:
     """Barrier, clock, denormals."""
     return objects.build_part(f"support {object.__basicsize__}", support.module)
+
+
+@functools.cache
+def header(dtype: str) -> dict[int, int]:
+    """The words of a table's header that depend on the dtype alone, but for the tables of tiles."""
+    support = support_kernels()
+    return {
+        t.ITEMSIZE: np.dtype(dtype).itemsize,
+        t.LANES: target().lanes(dtype),
+        t.PANEL: memory.panel_columns(dtype),
+        t.BARRIER_KERNEL: support["barrier"],
+        t.FLUSH_KERNEL: support["flush"],
+        t.RESTORE_KERNEL: support["restore"],
+    }
 
 
 @functools.cache

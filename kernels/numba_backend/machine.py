@@ -12,11 +12,12 @@ import os
 import pathlib
 import platform
 import sys
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import llvmlite.binding as llvm
 
-ALIGNMENT = 64
+from ..contract import MOST_THREADS
 
 
 class Tile(NamedTuple):
@@ -52,7 +53,12 @@ class Target(NamedTuple):
         return min(12, accumulators // vectors // 2 * 2)
 
     def _registers(self) -> int:
-        return 32 if self.vector_bits == 512 or "aarch64" in platform.machine().lower() else 16
+        return 32 if self.vector_bits == 512 or is_arm() else 16
+
+
+def is_arm() -> bool:
+    """Whether this is a 64-bit ARM, by either of the names that systems have for it."""
+    return platform.machine().lower() in ("aarch64", "arm64")
 
 
 @functools.cache
@@ -68,14 +74,13 @@ def target() -> Target:
         When ``FASTNN_VECTOR_BITS`` is none of 512, 256, 128 or more than the CPU has.
     """
     features = llvm.get_host_cpu_features()
-    arm = platform.machine().lower() in ("aarch64", "arm64")
-    if not arm and not features.get("fma"):
+    if not is_arm() and not features.get("fma"):
         raise RuntimeError(
             "the numba backend needs a CPU with fused multiply-add (FMA3), and this one has none; "
             'fastnn.use_backend("numpy") works here'
         )
     widest = 128
-    if not arm:
+    if not is_arm():
         widest = 512 if features.get("avx512f") else 256 if features.get("avx2") else 128
     asked = os.environ.get("FASTNN_VECTOR_BITS", str(widest))
     if asked not in ("128", "256", "512") or int(asked) > widest:
@@ -90,7 +95,8 @@ def target() -> Target:
     return Target(llvm.get_host_cpu_name(), features.flatten(), bits)
 
 
-class Threads(NamedTuple):
+@dataclass(frozen=True)
+class Threads:
     """How many threads a run may use, and the reason."""
 
     count: int
@@ -101,8 +107,10 @@ def available_threads() -> Threads:
     """Threads granted by ``FASTNN_NUM_THREADS``, else by affinity mask and container quota."""
     asked = os.environ.get("FASTNN_NUM_THREADS")
     if asked is not None:
-        if not asked.isdecimal() or int(asked) < 1:
-            raise ValueError(f"FASTNN_NUM_THREADS is {asked!r}; expected a whole number from 1")
+        if not asked.isdecimal() or not 1 <= int(asked) <= MOST_THREADS:
+            raise ValueError(
+                f"FASTNN_NUM_THREADS is {asked!r}; expected a whole number from 1 to {MOST_THREADS}"
+            )
         return Threads(int(asked), "FASTNN_NUM_THREADS")
     if hasattr(os, "sched_getaffinity"):
         cores, reason = len(os.sched_getaffinity(0)), "cores in the affinity mask"

@@ -11,6 +11,7 @@ import functools
 
 import numpy as np
 
+from ..alignment import aligned
 from . import library, memory, products
 from . import table as t
 from .blocks import NOTHING, Block
@@ -114,7 +115,7 @@ def product(
         slope.address,
         slope.stride,
     )
-    words = memory.aligned(t.CONTROL, "int64") if threads > 1 else p
+    words = aligned(t.CONTROL, "int64") if threads > 1 else p
     run, addresses = control("matmul_engine", "run", "ppii"), (p.ctypes.data, words.ctypes.data)
     try:
         together(threads, lambda me: run(*addresses, me, threads))
@@ -126,16 +127,9 @@ def product(
 def _template(dtype: str) -> np.ndarray:
     """The table of a product, with what depends on the dtype alone."""
     rows, columns = (library.tile_table(dtype, kind) for kind in (products.ROWS, products.COLUMNS))
-    support = library.support_kernels()
     table = np.zeros(_TILES + len(rows) + len(columns), np.int64)
     table[_TILES:] = rows + columns
-    words = {
-        t.ITEMSIZE: np.dtype(dtype).itemsize,
-        t.LANES: memory.padded(1, dtype),
-        t.PANEL: memory.panel_columns(dtype),
-        t.BARRIER_KERNEL: support["barrier"],
-        t.FLUSH_KERNEL: support["flush"],
-        t.RESTORE_KERNEL: support["restore"],
+    words = library.header(dtype) | {
         t.ROW_TILES: _TILES,
         t.COLUMN_TILES: _TILES + len(rows),
     }
@@ -148,7 +142,7 @@ class _Scratch:
     """Memory that one product has at a time."""
 
     def __init__(self, size: int) -> None:
-        self.array, self.size = memory.aligned(size, "uint8"), size
+        self.array, self.size = aligned(size, "uint8"), size
         self.address = self.array.ctypes.data
 
 

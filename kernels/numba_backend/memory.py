@@ -1,4 +1,4 @@
-"""Aligned, zeroed memory, and the panels in which weights live while a program runs.
+"""How buffers are padded, and the panels in which weights live while a program runs.
 
 Zeros behind the last column of every panel and buffer stay zeros: kernels write whole vectors of
 products only, and whatever a formula computes is stored under a mask.
@@ -6,17 +6,12 @@ products only, and whatever a formula computes is stored under a mask.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
-from .machine import ALIGNMENT, target
-
-
-def aligned(count: int, dtype: str) -> np.ndarray:
-    """``count`` zeros that begin on a cache line."""
-    itemsize = np.dtype(dtype).itemsize
-    raw = np.zeros(count * itemsize + ALIGNMENT, np.uint8)
-    begin = -raw.ctypes.data % ALIGNMENT
-    return raw[begin : begin + count * itemsize].view(dtype)
+from ..alignment import ALIGNMENT
+from .machine import target
 
 
 def padded(columns: int, dtype: str) -> int:
@@ -42,13 +37,9 @@ def panel_size(inputs: int, outputs: int, dtype: str) -> int:
     return (inputs + 1) * padded(outputs, dtype)
 
 
-def panels(memory: np.ndarray, inputs: int, outputs: int, rows: int | None = None):
-    """Yield (columns, view): a slice of the outputs and its panel as an (I + 1, columns) view.
-
-    ``rows`` counts the rows of a panel where that is not I + 1.
-    """
-    dtype = memory.dtype.name
-    rows = inputs + 1 if rows is None else rows
+def panels(memory: np.ndarray, inputs: int, outputs: int) -> Iterator[tuple[slice, np.ndarray]]:
+    """A slice of the outputs and its panel, an (I + 1, columns) view, for one after the other."""
+    dtype, rows = memory.dtype.name, inputs + 1
     wide = panel_columns(dtype)
     for begin in range(0, outputs, wide):
         columns = slice(begin, min(begin + wide, outputs))

@@ -15,7 +15,6 @@ import pathlib
 import re
 import tempfile
 import threading
-import time
 from collections.abc import Callable
 
 import llvmlite.binding as llvm
@@ -25,8 +24,7 @@ from .machine import target
 
 _DIGEST_BYTES = 32
 _lock = threading.RLock()
-_engines: list[llvm.ExecutionEngine] = []
-compile_seconds = 0.0
+_built: dict[str, tuple[llvm.ExecutionEngine, dict[str, int]]] = {}
 
 
 def build(module: ir.Module) -> dict[str, int]:
@@ -59,6 +57,8 @@ def _build(what: str, make: Callable[[], tuple[str, list[str]]]) -> dict[str, in
         "\0".join((what, *map(str, target()), str(llvm.llvm_version_info))).encode()
     ).hexdigest()
     with _lock:
+        if key in _built:
+            return _built[key][1]
         kept = _read(key)
         if kept is None:
             text, names = make()
@@ -68,8 +68,9 @@ def _build(what: str, make: Callable[[], tuple[str, list[str]]]) -> dict[str, in
         engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target_machine())
         engine.add_object_file(llvm.ObjectFileRef.from_data(code))
         engine.finalize_object()
-        _engines.append(engine)
-    return {name: engine.get_function_address(name) for name in names}
+        addresses = {name: engine.get_function_address(name) for name in names}
+        _built[key] = engine, addresses  # the code lives as long as its engine
+    return addresses
 
 
 @functools.cache
@@ -126,8 +127,6 @@ def _target_machine() -> llvm.TargetMachine:
 
 
 def _compile(text: str) -> bytes:
-    global compile_seconds
-    begun = time.perf_counter()
     machine = _target_machine()
     module = llvm.parse_assembly(text)
     module.triple, module.data_layout = machine.triple, str(machine.target_data)
@@ -136,9 +135,7 @@ def _compile(text: str) -> bytes:
     options.loop_vectorization = options.slp_vectorization = False
     llvm_passes = llvm.create_pass_builder(machine, options)
     llvm_passes.getModulePassManager().run(module, llvm_passes)
-    code = machine.emit_object(module)
-    compile_seconds += time.perf_counter() - begun
-    return code
+    return machine.emit_object(module)
 
 
 def _read(key: str) -> tuple[list[str], bytes] | None:

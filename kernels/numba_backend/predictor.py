@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ..alignment import aligned
 from ..contract import Binding, Plan
-from . import memory
 from . import table as t
 from .compiled import control
 from .program import Program
@@ -25,7 +25,7 @@ class Predictor:
         x = np.zeros((plan.chunk_rows, plan.inputs), self._dtype)
         out = np.zeros((plan.chunk_rows, plan.outputs), self._dtype)
         self._program = Program(plan, Binding(x, arrays, out=out), in_place=True)
-        self._seen = memory.aligned(t.ARRAY_WORDS, "int64")
+        self._seen = aligned(t.ARRAY_WORDS, "int64")
         self._addresses = self._program.table.ctypes.data, self._seen.ctypes.data
         self._predict = control("engine", "predict", "ppii", holds_gil=True)
 

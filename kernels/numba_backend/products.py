@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from .emit import I64, Kernel, integer
+from .emit import Kernel, integer
 from .machine import Tile, target
 from .table import EDGE_VECTORS, NARROW
 
@@ -94,8 +94,7 @@ def _emit_tile(result: ir.Module, dtype: str, tile: Tile, kind: str) -> None:
             for column, slot in zip(columns, slots, strict=True):
                 builder.store(kernel.fma(factor, column, builder.load(slot)), slot)
 
-    no_bias = builder.icmp_unsigned("==", builder.ptrtoint(bias, I64), integer(0))
-    with builder.if_then(builder.not_(no_bias)):
+    with builder.if_then(kernel.is_given(bias)):
         for vector, addend in enumerate(row_of_b(bias)):
             for slots in sums:
                 builder.store(builder.fadd(builder.load(slots[vector]), addend), slots[vector])

@@ -7,15 +7,16 @@ sums over rows are made elsewhere, in one order.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 
 from llvmlite import ir
 
 from .. import formulas
 from ..tracing.dual import value_and_derivative
+from ..tracing.number import Number
 from ..tracing.vector import VectorMath
-from .elementwise import NAME
-from .emit import I32, I64, POINTER, Kernel, integer
+from .emit import I32, I64, POINTER, Kernel, only_kernel
 from .extra import (
     LOSS_HITS,
     LOSS_INDEX,
@@ -25,7 +26,6 @@ from .extra import (
     LOSS_TARGETS,
     LOSS_WEIGHTS,
 )
-from .machine import target
 
 _LOSS_ARGUMENTS = "pipiiiiipp"
 
@@ -35,18 +35,21 @@ def cross_entropy_module(dtype: str, *, labels: bool, gradient: bool) -> ir.Modu
 
     Arguments: logits, ld, grad, ld_grad, rows, columns, first, first_row, scale, extra: the rows'
     places in the epoch's order and in the chunk. Targets are int64 class numbers where ``labels``,
-    else a row of probabilities each. grad may be logits itself.
+    else a row of probabilities each. grad may be logits itself. Flops: an exp and some eight more
+    an element, with the gradient. Bytes: three reads and two writes an element, all but one of each
+    from the nearest cache.
     """
-    kernel = Kernel(ir.Module(NAME), NAME, _LOSS_ARGUMENTS, dtype, target().lanes(dtype))
+    kernel = only_kernel(_LOSS_ARGUMENTS, dtype)
     builder = kernel.builder
-    logits, ld, grad, ld_grad, rows, columns, *place, extra = kernel.arguments
+    logits, ld, grad, ld_grad, rows, columns, first, first_row, scale, extra = kernel.arguments
     math = VectorMath(builder, dtype, kernel.lanes)
-    loss = _LossRows(kernel, *place, extra)
+    loss = _LossRows(kernel, first, first_row, scale, extra)
     classes = math.splat(builder.sitofp(columns, kernel.element))
+    kind = _LabelTargets if labels else _ProbabilityTargets
     with kernel.loop(rows) as row:
         z = kernel.at(logits, builder.mul(row, ld))
         out = kernel.at(grad, builder.mul(row, ld_grad))
-        targets = _targets(kernel, math, loss, loss.position(row), labels, classes)
+        targets = kind(kernel, math, loss, classes, loss.position(row))
         best = _Best(kernel)
         kernel.columns(columns, lambda column, mask: best.see(z, column, mask))
         row_max = kernel.splat(best.value())
@@ -54,8 +57,7 @@ def cross_entropy_module(dtype: str, *, labels: bool, gradient: bool) -> ir.Modu
         total, target_sum, target_dot = (kernel.variable(zero) for _ in range(3))
 
         def add(slot: ir.Value, value: ir.Value, mask: ir.Value | None) -> None:
-            if mask is not None:
-                value = builder.select(mask, value, kernel.constant(0.0))
+            value = kernel.zero_outside(mask, value)
             builder.store(builder.fadd(builder.load(slot), value), slot)
 
         def measure(column: ir.Value, mask: ir.Value | None) -> None:
@@ -63,7 +65,7 @@ def cross_entropy_module(dtype: str, *, labels: bool, gradient: bool) -> ir.Modu
             numerator = formulas.softmax_numerator(math, math.vector(logit), math.vector(row_max))
             if gradient:
                 kernel.store_vector(numerator.value, kernel.at(out, column), mask)
-            t = targets(column, mask)
+            t = targets.at(column, mask)
             add(total, numerator.value, mask)
             add(target_sum, t, mask)
             add(target_dot, builder.fmul(t, builder.fsub(logit, row_max)), mask)
@@ -74,7 +76,7 @@ def cross_entropy_module(dtype: str, *, labels: bool, gradient: bool) -> ir.Modu
             for slot in (total, target_sum, target_dot)
         ]
         row_loss = formulas.cross_entropy_row(math, sums[1], math.log(sums[0]), sums[2])
-        hit = builder.icmp_signed("==", best.position(), targets.position(columns))
+        hit = builder.icmp_signed("==", best.position(), targets.label(columns))
         factor = loss.record(row, row_loss.value, hit)
         if gradient:
             ratio = sums[1] / sums[0]
@@ -82,7 +84,7 @@ def cross_entropy_module(dtype: str, *, labels: bool, gradient: bool) -> ir.Modu
             def finish(column: ir.Value, mask: ir.Value | None) -> None:
                 address = kernel.at(out, column)
                 numerator = math.vector(kernel.load_vector(address, mask))
-                t = math.vector(targets(column, mask))
+                t = math.vector(targets.at(column, mask))
                 value = formulas.cross_entropy_grad(math, numerator, t, ratio)
                 kernel.store_vector(builder.fmul(value.value, factor), address, mask)
 
@@ -96,14 +98,15 @@ def elementwise_loss_module(
 ) -> ir.Module:
     """The mean of an elementwise loss over each row, and its gradient by the outputs.
 
-    Arguments as a cross-entropy's; targets are values. A row is a hit where
-    every output lies on its target's side (0 for the output, 1/2 for the target).
+    Arguments as a cross-entropy's; targets are values. A row is a hit where every output lies on
+    its target's side (0 for the output, 1/2 for the target). Flops: the formula's. Bytes: two reads
+    an element, and one write with ``gradient``.
     """
-    kernel = Kernel(ir.Module(NAME), NAME, _LOSS_ARGUMENTS, dtype, target().lanes(dtype))
+    kernel = only_kernel(_LOSS_ARGUMENTS, dtype)
     builder = kernel.builder
-    outputs, ld, grad, ld_grad, rows, columns, *place, extra = kernel.arguments
+    outputs, ld, grad, ld_grad, rows, columns, first, first_row, scale, extra = kernel.arguments
     math = VectorMath(builder, dtype, kernel.lanes)
-    loss = _LossRows(kernel, *place, extra)
+    loss = _LossRows(kernel, first, first_row, scale, extra)
     per_column = kernel.splat(loss.setting)
 
     def function(m, output, goal):
@@ -134,8 +137,8 @@ def elementwise_loss_module(
             ]
             nan = builder.fcmp_unordered("uno", output, goal)
             miss = builder.or_(builder.xor(*sides), nan)
+            value = kernel.zero_outside(mask, value)
             if mask is not None:
-                value = builder.select(mask, value, kernel.constant(0.0))
                 miss = builder.and_(mask, miss)
             builder.store(builder.fadd(builder.load(total), value), total)
             builder.store(builder.or_(builder.load(misses), miss), misses)
@@ -150,8 +153,12 @@ def elementwise_loss_module(
 
 
 def softmax_module(dtype: str) -> ir.Module:
-    """Softmax of each row. Arguments: x, ldx, y, ldy, rows, columns; y may be x itself."""
-    kernel = Kernel(ir.Module(NAME), NAME, "pipiii", dtype, target().lanes(dtype))
+    """Softmax of each row. Arguments: x, ldx, y, ldy, rows, columns; y may be x itself.
+
+    Flops: an exp and four more an element. Bytes: three reads and two writes an element, all but
+    one of each from the nearest cache.
+    """
+    kernel = only_kernel("pipiii", dtype)
     builder = kernel.builder
     x, ldx, y, ldy, rows, columns = kernel.arguments
     math = VectorMath(builder, dtype, kernel.lanes)
@@ -167,8 +174,7 @@ def softmax_module(dtype: str) -> ir.Module:
             logit = math.vector(kernel.load_vector(kernel.at(z, column), mask))
             value = formulas.softmax_numerator(math, logit, row_max).value
             kernel.store_vector(value, kernel.at(out, column), mask)
-            if mask is not None:
-                value = builder.select(mask, value, kernel.constant(0.0))
+            value = kernel.zero_outside(mask, value)
             builder.store(builder.fadd(builder.load(total), value), total)
 
         kernel.columns(columns, numerators)
@@ -185,8 +191,11 @@ def softmax_module(dtype: str) -> ir.Module:
 
 
 def softmax_grad_module(dtype: str) -> ir.Module:
-    """The gradient of softmax. Arguments: y, ldy, grad, ld_grad, rows, columns; grad in place."""
-    kernel = Kernel(ir.Module(NAME), NAME, "pipiii", dtype, target().lanes(dtype))
+    """The gradient of softmax. Arguments: y, ldy, grad, ld_grad, rows, columns; grad in place.
+
+    Flops: four an element. Bytes: two reads of each element, one write.
+    """
+    kernel = only_kernel("pipiii", dtype)
     builder = kernel.builder
     y, ldy, grad, ld_grad, rows, columns = kernel.arguments
     math = VectorMath(builder, dtype, kernel.lanes)
@@ -255,7 +264,14 @@ _NOWHERE = 0x7FFFFFFF
 class _LossRows:
     """Where a loss kernel finds its rows' targets and weights, and leaves what they lose."""
 
-    def __init__(self, kernel: Kernel, first, first_row, scale, extra) -> None:
+    def __init__(
+        self,
+        kernel: Kernel,
+        first: ir.Value,
+        first_row: ir.Value,
+        scale: ir.Value,
+        extra: ir.Value,
+    ) -> None:
         def word(number: int, kind: ir.Type) -> ir.Value:
             return kernel.load(kernel.at(extra, number, element=I64), kind)
 
@@ -303,52 +319,71 @@ class _LossRows:
     def _unless_null(self, pointer: ir.Value, otherwise: ir.Value, value: Callable) -> ir.Value:
         builder = self.kernel.builder
         slot = self.kernel.variable(otherwise)
-        given = builder.icmp_unsigned("!=", builder.ptrtoint(pointer, I64), integer(0))
-        with builder.if_then(given):
+        with builder.if_then(self.kernel.is_given(pointer)):
             builder.store(value(), slot)
         return builder.load(slot)
 
 
-def _targets(kernel: Kernel, math: VectorMath, loss: _LossRows, position, labels: bool, classes):
-    """The targets of one row, made from its class number or read from its probabilities."""
-    kind = _LabelTargets if labels else _ProbabilityTargets
-    return kind(kernel, math, loss, position, classes)
+class _Targets(ABC):
+    """The targets of one row of a cross-entropy, smoothed; ``position`` is the row of the data."""
 
-
-class _LabelTargets:
-    def __init__(self, kernel, math, loss, position, classes) -> None:
+    def __init__(
+        self,
+        kernel: Kernel,
+        math: VectorMath,
+        loss: _LossRows,
+        classes: Number,
+        position: ir.Value,
+    ) -> None:
         self.kernel, self.math, self.classes = kernel, math, classes
-        self.label = kernel.load(kernel.at(loss.targets, position, element=I64), I64)
+        self.found = self.find(loss, position)
         self.smoothing = math.splat(loss.setting)
 
-    def __call__(self, column: ir.Value, mask: ir.Value | None) -> ir.Value:
+    def at(self, column: ir.Value, mask: ir.Value | None) -> ir.Value:
+        """The targets of a vector of columns."""
+        sharp = self.math.vector(self.sharp(column, mask))
+        return formulas.smooth_target(self.math, sharp, self.smoothing, self.classes).value
+
+    @abstractmethod
+    def find(self, loss: _LossRows, position: ir.Value) -> ir.Value:
+        """What stands for the row in the data."""
+
+    @abstractmethod
+    def sharp(self, column: ir.Value, mask: ir.Value | None) -> ir.Value:
+        """The targets of a vector of columns before smoothing."""
+
+    @abstractmethod
+    def label(self, columns: ir.Value) -> ir.Value:
+        """The class that a right prediction names."""
+
+
+class _LabelTargets(_Targets):
+    """Made from a row's class number."""
+
+    def find(self, loss: _LossRows, position: ir.Value) -> ir.Value:
+        kernel = self.kernel
+        return kernel.load(kernel.at(loss.targets, position, element=I64), I64)
+
+    def sharp(self, column: ir.Value, mask: ir.Value | None) -> ir.Value:
         kernel, builder = self.kernel, self.kernel.builder
         place = builder.add(kernel.splat(kernel.narrow(column)), kernel.lane_numbers())
-        hit = builder.icmp_signed("==", place, kernel.splat(kernel.narrow(self.label)))
-        one_hot = builder.select(hit, kernel.constant(1.0), kernel.constant(0.0))
-        smoothed = formulas.smooth_target(
-            self.math, self.math.vector(one_hot), self.smoothing, self.classes
-        )
-        return smoothed.value
+        hit = builder.icmp_signed("==", place, kernel.splat(kernel.narrow(self.found)))
+        return builder.select(hit, kernel.constant(1.0), kernel.constant(0.0))
 
-    def position(self, columns: ir.Value) -> ir.Value:
-        return self.label
+    def label(self, columns: ir.Value) -> ir.Value:
+        return self.found
 
 
-class _ProbabilityTargets:
-    def __init__(self, kernel, math, loss, position, classes) -> None:
-        self.kernel, self.math, self.classes = kernel, math, classes
-        self.row = loss.target_row(position)
-        self.smoothing = math.splat(loss.setting)
+class _ProbabilityTargets(_Targets):
+    """Read from a row of probabilities."""
 
-    def __call__(self, column: ir.Value, mask: ir.Value | None) -> ir.Value:
-        value = self.kernel.load_vector(self.kernel.at(self.row, column), mask)
-        smoothed = formulas.smooth_target(
-            self.math, self.math.vector(value), self.smoothing, self.classes
-        )
-        return smoothed.value
+    def find(self, loss: _LossRows, position: ir.Value) -> ir.Value:
+        return loss.target_row(position)
 
-    def position(self, columns: ir.Value) -> ir.Value:
+    def sharp(self, column: ir.Value, mask: ir.Value | None) -> ir.Value:
+        return self.kernel.load_vector(self.kernel.at(self.found, column), mask)
+
+    def label(self, columns: ir.Value) -> ir.Value:
         best = _Best(self.kernel)
-        self.kernel.columns(columns, lambda column, mask: best.see(self.row, column, mask))
+        self.kernel.columns(columns, lambda column, mask: best.see(self.found, column, mask))
         return best.position()

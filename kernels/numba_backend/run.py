@@ -6,8 +6,8 @@ import time
 
 import numpy as np
 
-from ..contract import Binding, Plan
-from . import memory
+from ..alignment import aligned
+from ..contract import Binding, Plan, Run, documented_by
 from . import table as t
 from .compiled import control
 from .program import Program
@@ -16,6 +16,7 @@ from .workers import together
 _OUTCOMES = {t.RUNNING_ON: "done", t.STOPPED: "stopped", t.DIVERGED: "diverged"}
 
 
+@documented_by(Run)
 class NumbaRun:
     """A plan at work on compiled kernels; see :class:`fastnn.kernels.contract.Run`."""
 
@@ -23,7 +24,7 @@ class NumbaRun:
         self._run = control("engine", "run", "ppii")
         self.plan, self.threads = plan, binding.threads
         self._program = Program(plan, binding)
-        self._control = memory.aligned(t.CONTROL, "int64")
+        self._control = aligned(t.CONTROL, "int64")
         self.load()
 
     @property
@@ -40,12 +41,8 @@ class NumbaRun:
         first_step: int = 0,
     ) -> None:
         steps = -(-samples // self.plan.batch_rows)
-        program, words = self._program, self._control
-        program.room_for(steps - first_step)
-        program.set_order(order)
-        program.set_epoch(epoch)
-        program.set_scalars(scalars)
-        program.table[t.SAMPLES] = samples
+        words = self._control
+        self._program.begin(order, samples, scalars, epoch, steps - first_step)
         words[t.STEP] = words[t.FIRST_STEP] = first_step
         words[t.CHUNK], words[t.LAST_STEP], words[t.STATUS] = 0, steps, t.RUNNING_ON
 

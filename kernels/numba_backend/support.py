@@ -8,6 +8,7 @@ from llvmlite import ir
 
 from . import table
 from .emit import I32, I64, POINTER, Kernel, integer
+from .machine import is_arm
 
 MOST_ARGUMENTS = 16
 """The most integers that a kernel takes."""
@@ -39,10 +40,6 @@ def _kernel(result: ir.Module, name: str, arguments: str, returns: bool = False)
     return Kernel(result, name, arguments, "float32", 4, returns)
 
 
-def _arm() -> bool:
-    return platform.machine().lower() in ("aarch64", "arm64")
-
-
 def _barrier(result: ir.Module) -> None:
     """Wait until all threads are here; the last to come opens the next generation."""
     kernel = _kernel(result, "barrier", "pi")
@@ -69,7 +66,7 @@ def _barrier(result: ir.Module) -> None:
     builder.position_at_end(wait)
     builder.cbranch(builder.icmp_signed("==", read(), now), check, done)
     builder.position_at_end(check)
-    if _arm():
+    if is_arm():
         kernel.call("llvm.aarch64.hint", ir.VoidType(), I32(1))
     else:
         kernel.call("llvm.x86.sse2.pause", ir.VoidType())
@@ -94,7 +91,7 @@ def _denormals(result: ir.Module) -> None:
     """Flush denormals to zero in this thread; hand back what the mode was."""
     flush = _kernel(result, "flush", "", returns=True)
     restore = _kernel(result, "restore", "i")
-    if _arm():
+    if is_arm():
         saved = flush.call("llvm.aarch64.get.fpcr", I64)
         flush.call(
             "llvm.aarch64.set.fpcr", ir.VoidType(), flush.builder.or_(saved, integer(_FLUSH_ARM))

@@ -23,7 +23,7 @@ from __future__ import annotations
     SCALARS,  # optimizer scalars: address, bytes a step, bytes of one of its two halves
     SCALARS_STEP,
     SCALARS_HALF,
-    CLIP_SCALE,  # address of the factor of norm clipping
+    CLIP_SCALE,  # address of the factor of norm clipping, then the norm
     BATCH_SCALE,  # address of 1 / batch weight, a cache line a thread
     ONES,  # address of 1.0
     SCRATCH,  # address of the first thread's gradient tile, and bytes a thread
@@ -56,22 +56,21 @@ EDGE_VECTORS = 8  # vectors across a tile of one row over weights as their owner
     KERNEL,  # the kernel of the operation, or the tail of a product
     BY_COLUMNS,  # 1: threads share out columns; 0: rows
     BARRIER,  # 1: all threads meet behind this operation
-    ROWS,  # rows where they are not the chunk's
     COLUMNS,
-    INNER,
-    A,
+    INNER,  # the dimension that a product sums over; of a weight gradient, the weight's rows
+    A,  # addresses of operands, each with its leading dimension: what is read, what more is read
     LDA,
     B,
     LDB,
-    C,
+    C,  # what is written
     LDC,
-    SLOPE,
+    SLOPE,  # the slope, written by a map, read by a multiplication
     LD_SLOPE,
-    EXTRA,
-    WEIGHT,
+    EXTRA,  # the words of ``extra``
+    WEIGHT,  # addresses of a parameter, of its stored gradient, and of partial sums of squares
     GRAD,
     PARTIALS,
-    HAS_BIAS,
+    HAS_BIAS,  # 1: the bias stands behind the rows of each panel of weights
     SLOTS,  # how many slots; their addresses follow
     SLOT_0,
     SLOT_1,
@@ -84,7 +83,7 @@ EDGE_VECTORS = 8  # vectors across a tile of one row over weights as their owner
     OUTER,  # the kernel that updates by the gradient of OUTER_ROWS rows
     OUTER_ROWS,
     BIAS,  # the bias, where it does not stand behind the weights
-) = range(32)
+) = range(31)
 MOST_SLOTS = 3
 ARGUMENTS = WEIGHT  # an operation without weights keeps addresses that its kernel wants from here
 WIDTH = 32
@@ -153,3 +152,5 @@ INNER_BLOCK = 1024
 """Rows of a weight panel that are walked before the next block: 256 KiB of a nearest big cache."""
 BATCH_BLOCK = 128
 """Batch rows walked for a weight gradient at once: 48 KiB of activations and gradients."""
+SQUARES_BLOCK = 4096
+"""Gradient elements whose squares are added up before the sums are added."""

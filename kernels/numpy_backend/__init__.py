@@ -7,11 +7,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..contract import Binding, Plan, Predictor
+from ..contract import Backend, Binding, Plan, Predictor, documented_by
 from .operations import Operations
 from .run import NumpyRun
 
 
+@documented_by(Backend)
 class NumpyBackend(Operations):
     """The operations of :class:`fastnn.kernels.contract.Backend` on NumPy arrays.
 

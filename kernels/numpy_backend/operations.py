@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 
 from .. import formulas
-from ..contract import DRAW_STREAM, IDENTITY, SHUFFLE_STREAM, Activation, Backend, Dropout, Loss
+from ..contract import (
+    DRAW_STREAM,
+    IDENTITY,
+    SHUFFLE_STREAM,
+    Activation,
+    Backend,
+    Dropout,
+    Loss,
+    documented_by,
+)
 from ..formulas import UpdateFormula
 from ..tracing import NumpyMath, derivative, value_and_derivative
 from .philox import dropout_mask, stream_words
@@ -28,13 +37,11 @@ def apply_dropout(dropout: Dropout, first_row: int, arrays: Iterable[np.ndarray]
         array[dropped] = 0.0
 
 
-def _as_in_contract(operations: type[Operations]) -> type[Operations]:
-    """Give each operation the contract's docstring, and run it with NumPy's warnings off."""
+def _all_quiet(operations: type[Operations]) -> type[Operations]:
+    """Run each operation with NumPy's warnings off."""
     for name, operation in list(vars(operations).items()):
         if not name.startswith("_"):
-            quiet = _quiet(operation)
-            quiet.__doc__ = getattr(Backend, name).__doc__
-            setattr(operations, name, quiet)
+            setattr(operations, name, _quiet(operation))
     return operations
 
 
@@ -47,7 +54,8 @@ def _quiet(operation: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-@_as_in_contract
+@documented_by(Backend)
+@_all_quiet
 class Operations:
     """The operations of :class:`fastnn.kernels.contract.Backend`, which documents each."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from .. import formulas
-from ..contract import IDENTITY, Binding, Dropout, Plan, Row
+from ..contract import IDENTITY, Binding, Dropout, Plan, Row, Run, documented_by
 from ..interrupts import interrupts_later
 from ..tracing import NumpyMath
 from .operations import apply_dropout
@@ -36,6 +36,7 @@ class _Chunk(NamedTuple):
         return self.first_row + self.rows == self.rows_in_step
 
 
+@documented_by(Run)
 class NumpyRun:
     """A plan at work on NumPy arrays; see :class:`fastnn.kernels.contract.Run`.
 

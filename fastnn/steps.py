@@ -1,0 +1,262 @@
+"""The steps of a training: inside the backend, or layer by layer for networks that need Python."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from . import backend as backends
+from .kernels.contract import Binding
+from .kernels.interrupts import interrupts_later
+from .layers import Dropout
+from .plan import Training, can_lower, lower
+from .training_data import TrainingData
+
+if TYPE_CHECKING:
+    from .kernels.contract import Backend, Run
+    from .model import Sequential
+    from .optim import Optimizer
+    from .progress import Progress
+
+
+class DivergedError(ArithmeticError):
+    """The loss became NaN or infinite; the model has the weights of the last good step."""
+
+
+class EagerWarning(UserWarning):
+    """Training runs step by step in Python, because a layer is not one of fastnn's own."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What steps work with.
+
+    Attributes
+    ----------
+    model : Sequential
+    data : TrainingData
+    optimizer : Optimizer
+        Attached to the model.
+    backend : Backend
+    seed : int
+        Of dropout.
+    clip_norm, clip_value : float or None
+    """
+
+    model: Sequential
+    data: TrainingData
+    optimizer: Optimizer
+    backend: Backend
+    seed: int
+    clip_norm: float | None
+    clip_value: float | None
+
+    def diverged(self, step: int, loss: float, rate: float) -> DivergedError:
+        """The error, to be raised, for a loss that is not finite at a step of this epoch."""
+        return DivergedError(
+            f"the loss was {loss} at update {self.optimizer.updates + step + 1} (learning rate "
+            f"{rate:g}); the model has the weights from before it. A smaller learning rate, "
+            "clip_norm=, or standardised data may help"
+        )
+
+
+class Steps(Protocol):
+    """A training at work, an epoch at a time.
+
+    Attributes
+    ----------
+    steps_done : int
+        Updates made in this epoch.
+    losses : ndarray
+        The loss of each step of this epoch, the one that diverged included.
+    hits : float
+        Rows that this epoch had right.
+    """
+
+    @property
+    def steps_done(self) -> int: ...
+
+    @property
+    def losses(self) -> np.ndarray: ...
+
+    @property
+    def hits(self) -> float: ...
+
+    def replace_rows(self, x: np.ndarray) -> None:
+        """Train on these rows (N, I) from here on, with the targets and weights as they were."""
+
+    def begin(self, order: np.ndarray | None, rates: np.ndarray) -> None:
+        """Get an epoch ready: its rows in this order, a learning rate for each step."""
+
+    def finish(self, bar: Progress) -> None:
+        """Train the epoch.
+
+        Raises
+        ------
+        DivergedError, KeyboardInterrupt
+            The weights are then those of the last good step.
+        """
+
+    def store(self) -> None:
+        """Bring the model and the optimizer's state up to date."""
+
+    def load(self) -> None:
+        """Go on with what the model has."""
+
+
+def choose_steps(setup: Setup) -> Steps:
+    """Steps inside the backend where every layer is fastnn's own; others run in Python, loudly."""
+    layers = setup.data.layers
+    if can_lower(layers):
+        return CompiledSteps(setup)
+    own = next(layer for layer in layers if not can_lower([layer]))
+    warnings.warn(
+        f"{type(own).__name__} is not one of fastnn's own layers: training runs step by step "
+        "in Python",
+        EagerWarning,
+        stacklevel=5,  # where fit is called
+    )
+    return EagerSteps(setup)
+
+
+class CompiledSteps:
+    """Epochs inside the backend; see :class:`Steps`."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        data, model = setup.data, setup.model
+        self._plan = lower(
+            data.layers,
+            data.x.shape[1],
+            data.batch_rows,
+            model.dtype,
+            loss=data.loss.use,
+            training=Training(setup.optimizer.formula, setup.clip_norm, setup.clip_value),
+        )
+        self._run = self._start(data.x)
+
+    def _start(self, x: np.ndarray) -> Run:
+        setup, data, model = self._setup, self._setup.data, self._setup.model
+        binding = Binding(
+            x,
+            model.arrays(),
+            data.targets,
+            data.weights,
+            slots={name: setup.optimizer.slots_of(name) for name in model.arena},
+            threads=backends.threads_for(self._plan),
+            seed=setup.seed,
+        )
+        return setup.backend.start(self._plan, binding)
+
+    def replace_rows(self, x: np.ndarray) -> None:
+        self.store()
+        self._run = self._start(x)
+
+    def begin(self, order: np.ndarray | None, rates: np.ndarray) -> None:
+        optimizer, data = self._setup.optimizer, self._setup.data
+        scalars = optimizer.scalars(optimizer.updates, rates, data.dtype)
+        self._run.begin(order, len(data.x), scalars, optimizer.epochs)
+        self._rates = rates
+
+    def finish(self, bar: Progress) -> None:
+        run, seen = self._run, 0
+        outcome = "stopped"
+        while outcome == "stopped":
+            outcome = run.advance(backends.SLICE_SECONDS)
+            bar.move(run.step - seen)
+            seen = run.step
+        if outcome == "diverged":
+            loss, rate = float(run.losses()[-1]), float(self._rates[run.step])
+            raise self._setup.diverged(run.step, loss, rate)
+
+    @property
+    def steps_done(self) -> int:
+        return self._run.step
+
+    @property
+    def losses(self) -> np.ndarray:
+        return self._run.losses()
+
+    @property
+    def hits(self) -> float:
+        return float(self._run.hits().sum(dtype=np.float64))
+
+    def store(self) -> None:
+        with interrupts_later():
+            self._run.store()
+
+    def load(self) -> None:
+        self._run.load()
+
+
+class EagerSteps:
+    """Epochs step by step in Python, for layers of the user's own; see :class:`Steps`."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup, self._x = setup, setup.data.x
+
+    def replace_rows(self, x: np.ndarray) -> None:
+        self._x = x
+
+    def begin(self, order: np.ndarray | None, rates: np.ndarray) -> None:
+        self._rows = np.arange(len(self._x)) if order is None else order
+        self._rates = rates
+        self._losses: list[float] = []
+        self.steps_done, self.hits = 0, 0.0
+
+    def finish(self, bar: Progress) -> None:
+        batch_rows, model = self._setup.data.batch_rows, self._setup.model
+        training = model.training
+        model.train()
+        try:
+            for number, rate in enumerate(self._rates):
+                chosen = self._rows[number * batch_rows : (number + 1) * batch_rows]
+                self._step(chosen, float(rate))
+                bar.move(1)
+        finally:
+            model.train() if training else model.eval()
+
+    def _step(self, chosen: np.ndarray, rate: float) -> None:
+        setup, data = self._setup, self._setup.data
+        constants = setup.model.constants.flat.copy()
+        outputs = self._forward(chosen)
+        grad = np.empty_like(outputs)
+        loss, hits = data.measure(chosen, outputs, grad)
+        self._losses.append(loss)
+        if not math.isfinite(loss):
+            setup.model.constants.flat[:] = constants
+            raise setup.diverged(self.steps_done, loss, rate)
+        for layer in reversed(data.layers):
+            grad = layer.backward(grad)
+        with interrupts_later():
+            setup.optimizer.step_model(
+                setup.model,
+                rate,
+                setup.clip_norm,
+                setup.clip_value,
+                setup.optimizer.updates + self.steps_done,
+            )
+            self.steps_done += 1
+        self.hits += hits
+
+    def _forward(self, chosen: np.ndarray) -> np.ndarray:
+        setup, data = self._setup, self._setup.data
+        values = np.ascontiguousarray(self._x[chosen], data.dtype)
+        for number, layer in enumerate(data.layers):
+            if isinstance(layer, Dropout):
+                layer.draw(setup.seed, setup.optimizer.epochs, self.steps_done, number)
+            values = layer.forward(values)
+        return values
+
+    @property
+    def losses(self) -> np.ndarray:
+        return np.array(self._losses)
+
+    def store(self) -> None:
+        """The weights are where they belong."""
+
+    load = store

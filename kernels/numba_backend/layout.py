@@ -1,0 +1,165 @@
+"""Where everything that a plan names lies in memory while a program runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from ..alignment import ALIGNMENT, aligned
+from ..contract import Binding, Plan
+from . import memory
+
+
+class Layout:
+    """Buffers, and panels of parameters, optimizer slots and gradients, for one binding.
+
+    Parameters
+    ----------
+    plan : Plan
+    binding : Binding
+    in_place : bool
+        Read weights where the binding has them, C-contiguous, rather than from panels.
+
+    Attributes
+    ----------
+    biases : dict of str to str
+        For a weight, the bias that is packed behind it.
+    trained : int
+        Elements of the panels of everything that is trained.
+    """
+
+    def __init__(self, plan: Plan, binding: Binding, in_place: bool) -> None:
+        self._plan, self._binding, self._in_place = plan, binding, in_place
+        self._dtype = plan.dtype
+        self._alive: list[np.ndarray] = []
+        self.biases = {
+            row.reads[1]: row.reads[2]
+            for row in plan.chunk
+            if row.op == "linear" and len(row.reads) == 3
+        }
+        self._lay_out_buffers()
+        self._lay_out_parameters()
+
+    def _lay_out_buffers(self) -> None:
+        plan = self._plan
+        self._buffers: dict[str, np.ndarray] = {}
+        for buffer in plan.buffers:
+            if buffer.per_row:
+                stride = memory.leading_dimension(buffer.width, self._dtype)
+                rows = self.zeros(plan.chunk_rows * stride)
+                self._buffers[buffer.name] = rows.reshape(-1, stride)
+            else:
+                width = memory.padded(buffer.width, self._dtype)
+                self._buffers[buffer.name] = self.zeros(width).reshape(1, -1)
+        for name in ("row_losses", "row_hits") if plan.loss else ():
+            self._buffers[name] = self.zeros(plan.chunk_rows).reshape(1, -1)
+
+    def _lay_out_parameters(self) -> None:
+        """One flat buffer for the parameters, one for each slot, one for gradients: same places."""
+        plan, line = self._plan, ALIGNMENT // np.dtype(self._dtype).itemsize
+        packed = set(self.biases.values())
+        self._places: dict[str, tuple[int, int]] = {}
+        total = self.trained = 0
+        for group in (plan.parameters, plan.constants):
+            for parameter in group:
+                if parameter.name in packed:
+                    continue
+                if len(parameter.shape) == 2:
+                    size = memory.panel_size(*parameter.shape, self._dtype)
+                else:
+                    size = memory.padded(parameter.shape[0], self._dtype)
+                self._places[parameter.name] = (total, size)
+                total += -(-size // line) * line
+            self.trained = self.trained or total
+        slots = len(plan.update.slots) if plan.update else 0
+        stores = any(row.op in ("norm", "update") for row in (*plan.chunk, *plan.step))
+        self._weights = self.zeros(0 if self._in_place else total)
+        self._slots = [self.zeros(self.trained) for _ in range(slots)]
+        self._grads = self.zeros(self.trained if stores or self._binding.grads else 0)
+
+    # -- memory --
+
+    def zeros(self, count: int, dtype: str | None = None) -> np.ndarray:
+        """Aligned zeros, of the plan's dtype by default, that live as long as this does."""
+        array = aligned(max(1, count), dtype or self._dtype)
+        self._alive.append(array)
+        return array
+
+    def number(self, value: float) -> int:
+        """The address of one number."""
+        array = self.zeros(1)
+        array[0] = value
+        return array.ctypes.data
+
+    def keep(self, words: np.ndarray) -> int:
+        """Keep a block of words alive; its address."""
+        self._alive.append(words)
+        return words.ctypes.data
+
+    # -- addresses --
+
+    def address(self, name: str) -> int:
+        """Where a buffer, parameter or constant begins."""
+        if name in self._buffers:
+            return self._buffers[name].ctypes.data
+        if self._in_place:
+            return self._binding.arrays[name].ctypes.data
+        return self._part(self._weights, name).ctypes.data
+
+    def stride(self, name: str) -> int:
+        """Elements from one row of a buffer to the next; 0 for what has no rows."""
+        return self._buffers[name].shape[1] if name in self._buffers else 0
+
+    def grad(self, name: str) -> int:
+        """Where the stored gradient by a parameter begins."""
+        return self._part(self._grads, name).ctypes.data
+
+    def grads(self) -> int:
+        """Where all stored gradients begin, ``trained`` elements."""
+        return self._grads.ctypes.data
+
+    def slots(self, name: str) -> list[int]:
+        """Where each optimizer slot of a parameter begins."""
+        return [self._part(base, name).ctypes.data for base in self._slots]
+
+    def _part(self, base: np.ndarray, name: str) -> np.ndarray:
+        begin, size = self._places[name]
+        return base[begin : begin + size]
+
+    # -- to and from the caller's arrays --
+
+    def load(self) -> None:
+        """Take parameters, constants and slots from the arrays of the binding."""
+        for base, arrays in self._state():
+            for part, array, bias in self._pairs(base, arrays):
+                if array.ndim == 2:
+                    memory.pack(part, array, bias)
+                else:
+                    part[: array.size] = array
+
+    def store(self) -> None:
+        """Give them back; gradients too, where the binding has arrays for them."""
+        for base, arrays in (*self._state(), (self._grads, self._binding.grads)):
+            for part, array, bias in self._pairs(base, arrays):
+                if array.ndim == 2:
+                    memory.unpack(part, array, bias)
+                else:
+                    array[...] = part[: array.size]
+
+    def _state(self) -> Iterator[tuple[np.ndarray, Mapping[str, np.ndarray]]]:
+        """What is both read and written: our memory, and the caller's arrays by name."""
+        binding = self._binding
+        yield self._weights, binding.arrays
+        for number, base in enumerate(self._slots):
+            yield base, {name: slots[number] for name, slots in binding.slots.items()}
+
+    def _pairs(
+        self, base: np.ndarray, arrays: Mapping[str, np.ndarray]
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+        """A part of our memory, the caller's array that it stands for, and that of its bias."""
+        for name, (begin, size) in self._places.items():
+            array = arrays.get(name)
+            if array is not None and begin < base.size:
+                bias = arrays.get(self.biases[name]) if name in self.biases else None
+                yield base[begin : begin + size], array, bias
