@@ -36,6 +36,7 @@ def modules(dtype: str):
     for name, formula in formulas.UPDATES.items():
         yield name, elementwise.update_module(dtype, formula, scaled=True, clipped=True)
         yield f"{name} outer", elementwise.outer_update_module(dtype, formula, 2, clipped=True)
+        yield f"{name} sweep", elementwise.sweep_module(dtype, formula, clipped=True)
     for labels in (False, True):
         yield "cross_entropy", rows.cross_entropy_module(dtype, labels=labels, gradient=True)
     for name, formula in formulas.LOSSES.items():

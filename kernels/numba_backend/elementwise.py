@@ -241,6 +241,54 @@ def outer_update_module(
     return builder.module
 
 
+def sweep_module(dtype: str, formula: formulas.UpdateFormula, *, clipped: bool) -> ir.Module:
+    """One optimizer step by one row, and the product of the next row with the new weights.
+
+    Arguments: weight, ld_weight, x, d, rows, columns, scalars, next_x, out, accumulate, a slot
+    each: out (+)= next_x weight, after weight has moved by the gradient x' d. Both are the chains
+    that they are apart, to the bit. Flops: 4 an element and the formula's. Bytes: those of the
+    weights and slots, read and written once, where apart the weights are read twice.
+    """
+    arguments = "pippiippp" + "i" + "p" * len(formula.slots)
+    kernel = only_kernel(arguments, dtype)
+    builder, zero = kernel.builder, kernel.constant(0.0)
+    weight, ldw, x, d, rows, columns, scalars, next_x, out, accumulate, *slots = kernel.arguments
+    update = _Update(kernel, formula, scalars, clipped)
+    goes_on = builder.icmp_signed("!=", accumulate, integer(0))
+
+    def sweep(begin: ir.Value, masks: list[ir.Value | None]) -> None:
+        """All rows of as many neighbouring vectors as there are masks."""
+        places = [builder.add(begin, integer(i * kernel.lanes)) for i in range(len(masks))]
+        lanes = list(zip(places, masks, strict=True))
+        grads = [kernel.load_vector(kernel.at(d, place), mask) for place, mask in lanes]
+        sums = [kernel.variable(zero) for _ in masks]
+        with builder.if_then(goes_on):
+            for (place, _), total in zip(lanes, sums, strict=True):
+                builder.store(kernel.load_vector(kernel.at(out, place)), total)
+        with kernel.loop(rows) as row:
+            factor, next_factor = (
+                kernel.splat(kernel.load(kernel.at(values, row))) for values in (x, next_x)
+            )
+            for (place, mask), grad, total in zip(lanes, grads, sums, strict=True):
+                g = update.math.vector(kernel.fma(factor, grad, zero))
+                moved = update.apply([weight, *slots], ldw, row, place, mask, g)
+                builder.store(kernel.fma(next_factor, moved, builder.load(total)), total)
+        for (place, _), total in zip(lanes, sums, strict=True):
+            kernel.store_vector(builder.load(total), kernel.at(out, place))
+
+    whole = builder.and_(columns, integer(-_UNROLL * kernel.lanes))
+    with kernel.loop(whole, _UNROLL * kernel.lanes) as column:
+        sweep(column, [None] * _UNROLL)
+    rest = kernel.builder.sub(columns, whole)
+
+    def last(column: ir.Value, mask: ir.Value | None) -> None:
+        sweep(builder.add(whole, column), [mask])
+
+    kernel.columns(rest, last)
+    kernel.finish()
+    return builder.module
+
+
 _UNROLL = 4
 """Vectors to a turn of a loop whose body is short."""
 
@@ -260,8 +308,8 @@ class _Update:
         self.names = SimpleNamespace(**{n: scalar(i) for i, n in enumerate(formula.scalars)})
         self.limit = scalar(len(formula.scalars)) if clipped else None
 
-    def apply(self, bases, stride, row, column, mask, grad) -> None:
-        """Update one vector of the weights and slots at ``bases``."""
+    def apply(self, bases, stride, row, column, mask, grad) -> ir.Value:
+        """Update one vector of the weights and slots at ``bases``; the new weights."""
         kernel, math = self.kernel, self.math
         if self.limit is not None:
             grad = formulas.clip(math, grad, self.limit)
@@ -271,6 +319,7 @@ class _Update:
         new, moved = self.formula.function(math, weight, grad, tuple(old), self.names)
         for value, place in zip((new, *moved), places, strict=True):
             kernel.store_vector(math.vector(value).value, place, mask)
+        return math.vector(new).value
 
 
 _SOURCES = {

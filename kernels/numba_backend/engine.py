@@ -54,6 +54,11 @@ class Place(NamedTuple):
     rows_in_step: int
     first_row: int  # of the chunk in the batch
     first: int  # of the chunk in the epoch's order
+    begin: int  # the rows of the chunk that fall to this thread
+    end: int
+    counters: int  # the word of the first counter of this chunk
+    primed: int  # 1: the sweep of the step before has made the first layer's product
+    has_next: int  # 1: this step's sweep makes the next one's
 
 
 @intrinsic
@@ -70,7 +75,7 @@ def address(typing_context, words, place):
 def barrier(p, control, threads):
     """Wait until every thread of the run is here."""
     if threads > 1:
-        call(p[t.BARRIER_KERNEL], address(control, 0), threads)
+        call(p[t.BARRIER_KERNEL], address(control, 0), threads, p[t.PATIENCE])
 
 
 @inline
@@ -106,7 +111,12 @@ def _linear(p, o, me, threads, at):
         begin, end = 0, at.rows
     else:
         panel, last_panel = 0, panels
-        begin, end = share(at.rows, p[t.ROW_STEP], me, threads)
+        begin, end = at.begin, at.end
+    if p[o + t.SWEEPS]:
+        a += at.step % 2 * p[o + t.HALF]
+        if at.primed:
+            _finish_sums(p, o, panel, last_panel, columns, at)
+            return
     while panel < last_panel and begin < end:
         width = panel_width(p, columns, panel)
         vectors = width // p[t.LANES]
@@ -133,6 +143,76 @@ def _linear(p, o, me, threads, at):
             else:
                 call(p[o + t.KERNEL], out, ldc, slope, p[o + t.LD_SLOPE], end - begin, valid)
         panel += 1
+
+
+@inline
+def _gather_ahead(p, o, me, threads, at):
+    """The row of this step, if the step before has not gathered it, and that of the next.
+
+    The last thread does it: the first has the single rows of the operations that follow.
+    """
+    if me < threads - 1:
+        return
+    even, size = p[o + t.C], p[o + t.HALF]
+    half = at.step % 2 * size
+    if not at.primed:
+        call(p[o + t.KERNEL], p[o + t.A], p[o + t.LDA], p[o + t.B], at.first, even + half, 0, 1,
+             p[o + t.COLUMNS])
+    if at.has_next:
+        call(p[o + t.KERNEL], p[o + t.A], p[o + t.LDA], p[o + t.B], at.first + 1,
+             even + size - half, 0, 1, p[o + t.COLUMNS])
+
+
+@inline
+def _finish_sums(p, o, panel, last_panel, columns, at):
+    """The tail of a product that the sweep of the step before has made."""
+    begin, end = panel * p[t.PANEL], min(columns, last_panel * p[t.PANEL])
+    if begin < end:
+        skip = begin * p[t.ITEMSIZE]
+        call(p[o + t.TAIL], p[o + t.SUMS] + skip, p[o + t.LDC], p[o + t.C] + skip, p[o + t.LDC],
+             p[o + t.SLOPE] + skip, p[o + t.LD_SLOPE], 1, end - begin, at.first_row, begin, 0,
+             at.step, p[o + t.EXTRA])
+
+
+@inline
+def _sweep(p, o, me, threads, at):
+    """One optimizer step by this row, and the next row's product, in one pass over the weights.
+
+    Threads share out panels, as in the product.
+    """
+    size, panel_columns = p[t.ITEMSIZE], p[t.PANEL]
+    inner, columns = p[o + t.INNER], p[o + t.COLUMNS]
+    scalars = p[t.SCALARS] + at.step_in_run * p[t.SCALARS_STEP]
+    x = p[o + t.A] + at.step % 2 * p[o + t.HALF]
+    next_x = p[o + t.A] + (at.step + 1) % 2 * p[o + t.HALF]
+    panel, last_panel = share((columns + panel_columns - 1) // panel_columns, 1, me, threads)
+    while panel < last_panel:
+        column = panel * panel_columns
+        width, valid = panel_width(p, columns, panel), min(panel_columns, columns - column)
+        offset, skip = column * (inner + 1) * size, column * size
+        _sweep_rows(p, o, offset, width, x, skip, inner, valid,
+                    scalars + p[o + t.DECAYED] * p[t.SCALARS_HALF], next_x, 0)
+        _sweep_rows(p, o, offset + inner * width * size, width, p[t.ONES], skip, 1, valid,
+                    scalars + p[o + t.BIAS_DECAYED] * p[t.SCALARS_HALF], p[t.ONES], 1)
+        panel += 1
+
+
+@inline
+def _sweep_rows(p, o, offset, width, x, skip, rows, valid, scalars, next_x, accumulate):
+    """The sweep over some rows of one panel."""
+    kernel, weight = p[o + t.SWEEP], p[o + t.WEIGHT] + offset
+    d, out, slots = p[o + t.B] + skip, p[o + t.SUMS] + skip, p[o + t.SLOTS]
+    if slots == 0:
+        call(kernel, weight, width, x, d, rows, valid, scalars, next_x, out, accumulate)
+    elif slots == 1:
+        call(kernel, weight, width, x, d, rows, valid, scalars, next_x, out, accumulate,
+             p[o + t.SLOT_0] + offset)
+    elif slots == 2:
+        call(kernel, weight, width, x, d, rows, valid, scalars, next_x, out, accumulate,
+             p[o + t.SLOT_0] + offset, p[o + t.SLOT_1] + offset)
+    else:
+        call(kernel, weight, width, x, d, rows, valid, scalars, next_x, out, accumulate,
+             p[o + t.SLOT_0] + offset, p[o + t.SLOT_1] + offset, p[o + t.SLOT_2] + offset)
 
 
 @inline
@@ -261,12 +341,27 @@ def _outer_update(p, o, offset, width, x, ldx, d, rows, valid, scalars):
 
 
 @inline
-def _weights(p, o, me, threads, at):
+def _take(p, o, control, at):
+    """The number of a piece of work that nobody has taken before."""
+    return call(p[t.TAKE], address(control, at.counters + p[o + t.COUNTER]))
+
+
+@inline
+def _next(p, o, control, at, work):
+    """The unit of work behind this one: one that nobody took, or the next of this thread's own."""
+    return _take(p, o, control, at) if p[t.SHARES_AS_IT_GOES] else work + 1
+
+
+@inline
+def _weights(p, o, control, me, threads, at):
     """The weight gradient of a layer, stored or consumed by the update; or the update alone.
 
     A unit is UNIT_ROWS rows of one panel; the last unit of a panel has the bias too. The same
-    thread takes the same units in every step.
+    thread takes the same units in every step, unless threads share out work as they go.
     """
+    if p[o + t.SWEEPS] and at.has_next:
+        _sweep(p, o, me, threads, at)
+        return
     size, panel_columns = p[t.ITEMSIZE], p[t.PANEL]
     inner, columns = p[o + t.INNER], p[o + t.COLUMNS]
     panels = (columns + panel_columns - 1) // panel_columns
@@ -278,6 +373,8 @@ def _weights(p, o, me, threads, at):
     scalars = p[t.SCALARS] + at.step_in_run * p[t.SCALARS_STEP]
     add = 1 if at.chunk else 0
     work, end = share(panels * blocks, 1, me, threads)
+    if p[t.SHARES_AS_IT_GOES]:
+        work, end = _take(p, o, control, at), panels * blocks
     while work < end:
         panel, block = work // blocks, work % blocks
         width = panel_width(p, columns, panel)
@@ -292,11 +389,12 @@ def _weights(p, o, me, threads, at):
         has_bias = block == blocks - 1 and p[o + t.HAS_BIAS]
         if p[o + t.OUTER] and at.rows == p[o + t.OUTER_ROWS]:
             d = p[o + t.B] + panel * panel_columns * size
-            _outer_update(p, o, offset, width, p[o + t.A] + begin * size, p[o + t.LDA], d,
+            x = p[o + t.A] + at.step % 2 * p[o + t.HALF] + begin * size
+            _outer_update(p, o, offset, width, x, p[o + t.LDA], d,
                           last - begin, valid, weight_scalars)
             if has_bias:
                 _outer_update(p, o, bias_offset, width, p[t.ONES], 0, d, 1, valid, bias_scalars)
-            work += 1
+            work = _next(p, o, control, at, work)
             continue
         if makes:
             _grad_unit(p, o, at.rows, panel, width, begin, last, grad, add)
@@ -309,7 +407,7 @@ def _weights(p, o, me, threads, at):
                 _bias_grad(p, o, at.rows, panel, width, grad, add)
             if updates:
                 _update(p, o, offset, width, grad, 1, valid, bias_scalars)
-        work += 1
+        work = _next(p, o, control, at, work)
 
 
 @inline
@@ -336,10 +434,10 @@ def _transpose(p, o, me, threads):
 
 
 @inline
-def _by_rows(p, o, me, threads, at):
+def _by_rows(p, o, me, at):
     """Operations in which each row stands alone."""
     size, operation, kernel = p[t.ITEMSIZE], p[o + t.OPERATION], p[o + t.KERNEL]
-    begin, end = share(at.rows, p[t.ROW_STEP], me, threads)
+    begin, end = at.begin, at.end
     count, columns = end - begin, p[o + t.COLUMNS]
     if count <= 0:
         return
@@ -432,7 +530,9 @@ def _operate(p, o, control, me, threads, at):
     if operation == t.LINEAR or operation == t.GRAD_INPUT:
         _linear(p, o, me, threads, at)
     elif operation == t.GRAD_WEIGHT or operation == t.UPDATE:
-        _weights(p, o, me, threads, at)
+        _weights(p, o, control, me, threads, at)
+    elif operation == t.GATHER and p[o + t.SWEEPS]:
+        _gather_ahead(p, o, me, threads, at)
     elif operation == t.LINEAR_IN_PLACE:
         _linear_in_place(p, o, at)
     elif operation == t.DOTS:
@@ -463,21 +563,63 @@ def _operate(p, o, control, me, threads, at):
     elif operation == t.MOMENTS or operation == t.COLUMN_TOTAL or operation == t.RUNNING:
         _by_columns(p, o, me, threads, at)
     else:
-        _by_rows(p, o, me, threads, at)
-    if p[o + t.BARRIER]:
-        barrier(p, control, threads)
+        _by_rows(p, o, me, at)
     return True
 
 
 @inline
-def _walk(p, end, control, me, threads, at):
-    """Do the operations up to a word of the table; returns whether training may go on."""
-    o = p[t.CHUNK_BEGIN]
+def _by_blocks(p, o, control, me, threads, at):
+    """Do a group of operations for one block of rows after another, as this thread gets ready.
+
+    A thread that has lost its core to another program for a while does less; no result depends on
+    who did what.
+    """
+    block = _take(p, o, control, at)
+    while block < p[t.BLOCK_COUNT]:
+        begin = min(at.rows, p[p[t.BLOCKS] + block])
+        end = min(at.rows, p[p[t.BLOCKS] + block + 1])
+        if begin < end:
+            part = Place(at.step, at.step_in_run, at.chunk, at.rows, at.rows_in_step,
+                         at.first_row, at.first, begin, end, at.counters, 0, 0)
+            operation = o
+            while operation < p[o + t.GROUP_END]:
+                _operate(p, operation, control, me, threads, part)
+                operation += t.WIDTH
+        block = _take(p, o, control, at)
+
+
+@inline
+def _walk(p, o, end, control, me, threads, at):
+    """Do the operations from word ``o`` of the table up to ``end``.
+
+    Returns where it came to: ``end``, or, where a chunk takes long and the deadline has passed,
+    the operation to go on with; or DIVERGED_HERE.
+    """
+    meetings = 0
     while o < end:
-        if not _operate(p, o, control, me, threads, at):
-            return False
+        if p[o + t.GROUP_END]:
+            _by_blocks(p, o, control, me, threads, at)
+            o = p[o + t.GROUP_END] - t.WIDTH
+        elif not _operate(p, o, control, me, threads, at):
+            return t.DIVERGED_HERE
+        # a product that is made already does not wait for the row
+        made = at.primed and p[o + t.OPERATION] == t.GATHER
+        if p[o + t.BARRIER] and not made:
+            meetings += 1
+            if me == 0 and p[t.TAKES_LONG] and _late(p, control):
+                control[t.PAUSE + meetings % 2] = 1
+            barrier(p, control, threads)
+            if p[t.TAKES_LONG] and control[t.PAUSE + meetings % 2]:
+                return o + t.WIDTH
         o += t.WIDTH
-    return True
+    return end
+
+
+@inline
+def _clear(control, begin, count):
+    """Set the counters of the next chunk to zero: all threads are past the last one's."""
+    for place in range(begin, begin + count):
+        control[place] = 0
 
 
 @inline
@@ -497,17 +639,26 @@ def run(p, control, me, threads):
     """
     saved = call(p[t.FLUSH_KERNEL])
     step, chunk, last_step = control[t.STEP], control[t.CHUNK], control[t.LAST_STEP]
-    turn, status = 0, t.RUNNING_ON
+    turn, status, primed = 0, t.RUNNING_ON, control[t.PRIMED]
+    operation = max(p[t.CHUNK_BEGIN], control[t.NEXT_OPERATION])
     while step < last_step and status == t.RUNNING_ON:
         begin, first_row = step * p[t.BATCH], chunk * p[t.CHUNK_ROWS]
         rows_in_step = min(p[t.BATCH], p[t.SAMPLES] - begin)
         rows = min(p[t.CHUNK_ROWS], rows_in_step - first_row)
+        mine, mine_end = share(rows, p[t.ROW_STEP], me, threads)
+        counters = t.CONTROL + turn % 2 * p[t.COUNTERS]
+        if me == 0 and p[t.SHARES_AS_IT_GOES]:
+            _clear(control, t.CONTROL + (turn + 1) % 2 * p[t.COUNTERS], p[t.COUNTERS])
+        has_next = 1 if p[t.SWEEPING] and step + 1 < last_step else 0
         at = Place(step, step - control[t.FIRST_STEP], chunk, rows, rows_in_step, first_row,
-                   begin + first_row)
+                   begin + first_row, mine, mine_end, counters, primed, has_next)
         step_ends = first_row + rows == rows_in_step
-        if not _walk(p, p[t.STEP_END] if step_ends else p[t.CHUNK_END], control, me, threads, at):
-            status = t.DIVERGED
+        end = p[t.STEP_END] if step_ends else p[t.CHUNK_END]
+        operation = _walk(p, operation, end, control, me, threads, at)
+        if operation < end:
+            status = t.DIVERGED if operation == t.DIVERGED_HERE else t.STOPPED
             break
+        operation = p[t.CHUNK_BEGIN]
         turn += 1
         if me == 0 and turn % p[t.CHECK_EVERY] == 0 and _late(p, control):
             control[t.STOP + turn % 2] = 1
@@ -515,11 +666,13 @@ def run(p, control, me, threads):
         if control[t.STOP + turn % 2]:
             status = t.STOPPED
         step, chunk = (step + 1, 0) if step_ends else (step, chunk + 1)
+        primed = has_next
     if status == t.STOPPED and step == last_step:
         status = t.RUNNING_ON
     barrier(p, control, threads)
     if me == 0:
         control[t.STEP], control[t.CHUNK], control[t.STATUS] = step, chunk, status
+        control[t.PRIMED], control[t.NEXT_OPERATION] = primed, operation
     call(p[t.RESTORE_KERNEL], saved)
     return status
 
@@ -544,6 +697,7 @@ def predict(p, seen, x, out):
     p[gather + t.A], p[gather + t.LDA] = seen[t.ARRAY_DATA], seen[t.ARRAY_ROW_BYTES]
     finite = call(p[gather + t.TAIL], seen[t.ARRAY_DATA], seen[t.ARRAY_ROW_BYTES], rows, columns)
     if finite:
-        _walk(p, p[t.CHUNK_END], p, 0, 1, Place(0, 0, 0, rows, rows, 0, 0))
+        at = Place(0, 0, 0, rows, rows, 0, 0, 0, rows, 0, 0, 0)
+        _walk(p, gather, p[t.CHUNK_END], p, 0, 1, at)
     call(p[t.RESTORE_KERNEL], saved)
     return finite

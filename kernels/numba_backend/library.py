@@ -95,6 +95,12 @@ def outer_update(dtype: str, formula: formulas.UpdateFormula, batch: int, clippe
 
 
 @functools.cache
+def sweep(dtype: str, formula: formulas.UpdateFormula, clipped: bool) -> int:
+    """One optimizer step by one row, and the product of the next row."""
+    return objects.build(elementwise.sweep_module(dtype, formula, clipped=clipped))[NAME]
+
+
+@functools.cache
 def loss(dtype: str, use: Loss, labels: bool, gradient: bool) -> int:
     """A loss, with its gradient if wanted."""
     if use.formula is None:

@@ -1,4 +1,4 @@
-"""From a plan to the table of integers that the engine walks: what is done, where threads meet."""
+"""From a plan to the table of integers that the engine walks."""
 
 from __future__ import annotations
 
@@ -10,10 +10,22 @@ from . import library, memory, products
 from . import table as t
 from .layout import Layout
 from .machine import target
+from .schedule import (
+    group_rows,
+    place_barriers,
+    row_blocks,
+    row_step,
+    takes_work,
+    turned_over_first,
+)
+from .sweep import let_sweep
 from .translate import Operation, Translator
+from .workers import patience
 
 FLOPS_PER_CHECK = 2_000_000
 """Work between two looks at the clock."""
+LONG_CHUNK = 1_000_000_000
+"""Flops of a chunk within which a run may stop: a core's few milliseconds."""
 _TILE_WORDS = {
     products.ROWS: t.ROW_TILES,
     products.COLUMNS: t.COLUMN_TILES,
@@ -37,17 +49,24 @@ class Program:
     ----------
     table : ndarray of int64
         What the engine walks.
+    counters : int
+        Words that the engine wants, twice, to count what threads have taken.
     losses, hits : ndarray
-        The record, a place for each step; grown by :meth:`room_for`.
+        The record, a place for each step; grown by :meth:`begin`.
     """
 
     def __init__(self, plan: Plan, binding: Binding, in_place: bool = False) -> None:
         self._plan, self._binding = plan, binding
         self._itemsize = np.dtype(plan.dtype).itemsize
         self._layout = Layout(plan, binding, in_place)
-        translator = Translator(plan, binding, self._layout, in_place)
+        self._takes = takes_work(plan, binding.threads)
+        translator = Translator(plan, binding, self._layout, in_place, self._takes)
         chunk, step = translator.operations(plan.chunk), translator.operations(plan.step)
-        _place_barriers([*chunk, *step])
+        turned_over_first(chunk)
+        place_barriers([*chunk, *step])
+        self._sweeps = let_sweep(chunk, plan, binding.threads, self._layout)
+        if self._takes:
+            group_rows(chunk)
         self._droppings = translator.droppings
         self._order: np.ndarray | None = None
         self._order_words = translator.order_words
@@ -115,15 +134,21 @@ class Program:
         operations = [*chunk, *step]
         chunk_end = t.HEADER + len(chunk) * t.WIDTH
         step_end = t.HEADER + len(operations) * t.WIDTH
-        self.table = table = aligned(step_end + sum(map(len, tiles.values())), "int64")
+        blocks = row_blocks(self._plan.chunk_rows, self._binding.threads)
+        tiles_end = step_end + sum(map(len, tiles.values()))
+        self.counters = len(operations) if self._takes else 0
+        self.table = table = aligned(tiles_end + len(blocks), "int64")
         for word, value in self._header(chunk_end, step_end).items():
             table[word] = value
-        for operation, fields in zip(
-            operations, table[t.HEADER : step_end].reshape(-1, t.WIDTH), strict=True
-        ):
+        table[t.BLOCKS], table[t.BLOCK_COUNT] = tiles_end, len(blocks) - 1
+        table[tiles_end:] = blocks
+        rows = table[t.HEADER : step_end].reshape(-1, t.WIDTH)
+        for number, (operation, fields) in enumerate(zip(operations, rows, strict=True)):
             for field, value in operation.words.items():
                 fields[field] = value
-            fields[t.BARRIER] = operation.barrier
+            fields[t.BARRIER], fields[t.COUNTER] = operation.barrier, number
+            if operation.group:
+                fields[t.GROUP_END] = t.HEADER + (number + operation.group) * t.WIDTH
             if operation.order_field is not None:
                 self._order_words.append((fields, operation.order_field))
         begin = step_end
@@ -135,15 +160,17 @@ class Program:
     def _header(self, chunk_end: int, step_end: int) -> dict[int, int]:
         plan, layout, threads = self._plan, self._layout, self._binding.threads
         unit = t.UNIT_ROWS * memory.panel_columns(plan.dtype)
-        widest, support = target().widest(), library.support_kernels()
+        widest, support, flops = target().widest(), library.support_kernels(), _flops(plan)
         return library.header(plan.dtype) | {
-            t.ROW_STEP: target().rows(widest),
+            t.ROW_STEP: row_step(),
             t.BATCH: plan.batch_rows,
             t.CHUNK_ROWS: plan.chunk_rows,
             t.CHUNK_BEGIN: t.HEADER,
             t.CHUNK_END: chunk_end,
             t.STEP_END: step_end,
-            t.CHECK_EVERY: max(1, FLOPS_PER_CHECK // (1 + _flops(plan))),
+            t.CHECK_EVERY: max(1, FLOPS_PER_CHECK // (1 + flops)),
+            t.TAKES_LONG: int(flops > LONG_CHUNK),
+            t.PATIENCE: patience(flops),
             t.CLIP_SCALE: layout.zeros(2).ctypes.data,
             t.BATCH_SCALE: layout.zeros(threads * ALIGNMENT // self._itemsize).ctypes.data,
             t.ONES: layout.number(1.0),
@@ -153,22 +180,12 @@ class Program:
             t.TOTAL_KERNEL: library.plain(plan.dtype, "total") if plan.loss else 0,
             t.WIDEST: widest,
             t.DESCRIBE: support["describe"],
+            t.TAKE: support["take"],
+            t.SHARES_AS_IT_GOES: int(self._takes),
+            t.COUNTERS: self.counters,
+            t.SWEEPING: int(self._sweeps),
         }
 
 
 def _flops(plan: Plan) -> int:
     return sum(plan.cost(row).flops for row in plan.chunk)
-
-
-def _place_barriers(operations: list[Operation]) -> None:
-    """Put a barrier before each operation that touches what another share has touched since."""
-    since: list[Operation] = []
-    for number, operation in enumerate(operations):
-        touched = set(operation.reads) | set(operation.writes)
-        for other in since:
-            conflict = touched & set(other.writes) or set(operation.writes) & set(other.reads)
-            if conflict and operation.share != other.share:
-                operations[number - 1].barrier = True
-                since = []
-                break
-        since.append(operation)

@@ -24,7 +24,7 @@ class NumbaRun:
         self._run = control("engine", "run", "ppii")
         self.plan, self.threads = plan, binding.threads
         self._program = Program(plan, binding)
-        self._control = aligned(t.CONTROL, "int64")
+        self._control = aligned(t.CONTROL + 2 * self._program.counters, "int64")
         self.load()
 
     @property
@@ -45,10 +45,12 @@ class NumbaRun:
         self._program.begin(order, samples, scalars, epoch, steps - first_step)
         words[t.STEP] = words[t.FIRST_STEP] = first_step
         words[t.CHUNK], words[t.LAST_STEP], words[t.STATUS] = 0, steps, t.RUNNING_ON
+        words[t.PRIMED] = words[t.NEXT_OPERATION] = 0
 
     def advance(self, seconds: float) -> str:
         words, threads, run = self._control, self.threads, self._run
-        words[t.STOP] = words[t.STOP_ODD] = 0
+        words[t.STOP] = words[t.STOP_ODD] = words[t.PAUSE] = words[t.PAUSE_ODD] = 0
+        words[t.CONTROL :] = 0
         words[t.DEADLINE] = time.monotonic_ns() + int(seconds * 1e9)
         addresses = self._program.table.ctypes.data, words.ctypes.data
         together(threads, lambda me: run(*addresses, me, threads))
@@ -69,3 +71,4 @@ class NumbaRun:
 
     def load(self) -> None:
         self._program.load()
+        self._control[t.PRIMED] = 0

@@ -12,8 +12,6 @@ from .machine import is_arm
 
 MOST_ARGUMENTS = 16
 """The most integers that a kernel takes."""
-_PAUSES = 50
-"""Spins before a waiting thread gives its core away: with more, threads that share a core crawl."""
 _MONOTONIC = {"Linux": 1, "Darwin": 6}
 _FLUSH_X86 = 0x8040
 _FLUSH_ARM = 1 << 24
@@ -23,6 +21,7 @@ def module() -> ir.Module:
     """Barrier, clock, flush and restore, describe, and an applier for each number of integers."""
     result = ir.Module("support")
     _barrier(result)
+    _take(result)
     _clock(result)
     _denormals(result)
     _describe(result)
@@ -41,10 +40,13 @@ def _kernel(result: ir.Module, name: str, arguments: str, returns: bool = False)
 
 
 def _barrier(result: ir.Module) -> None:
-    """Wait until all threads are here; the last to come opens the next generation."""
-    kernel = _kernel(result, "barrier", "pi")
+    """Wait until all threads are here; the last to come opens the next generation.
+
+    Arguments: control, threads, patience: how often to look before giving the core away.
+    """
+    kernel = _kernel(result, "barrier", "pii")
     builder = kernel.builder
-    control, threads = kernel.arguments
+    control, threads, patience = kernel.arguments
     arrived = kernel.at(control, table.ARRIVED, element=I64)
     generation = kernel.at(control, table.GENERATION, element=I64)
 
@@ -72,12 +74,19 @@ def _barrier(result: ir.Module) -> None:
         kernel.call("llvm.x86.sse2.pause", ir.VoidType())
     count = builder.add(builder.load(pauses), integer(1))
     builder.store(count, pauses)
-    builder.cbranch(builder.icmp_signed(">", count, integer(_PAUSES)), give_way, wait)
+    builder.cbranch(builder.icmp_signed(">", count, patience), give_way, wait)
     builder.position_at_end(give_way)
     kernel.call("sched_yield", I32)
     builder.branch(wait)
     builder.position_at_end(done)
     kernel.finish()
+
+
+def _take(result: ir.Module) -> None:
+    """What a counter stood at; it then stands one higher."""
+    kernel = _kernel(result, "take", "p", returns=True)
+    (counter,) = kernel.arguments
+    kernel.finish(kernel.builder.atomic_rmw("add", counter, integer(1), "monotonic"))
 
 
 def _clock(result: ir.Module) -> None:

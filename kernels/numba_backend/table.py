@@ -40,8 +40,16 @@ from __future__ import annotations
     EDGE_TILES,
     WIDEST,  # vectors across a whole panel
     DESCRIBE,
-) = range(31)
-HEADER = 32
+    TAKE,
+    SHARES_AS_IT_GOES,  # 1: threads take blocks of rows, and units of weights, as they get ready
+    BLOCKS,  # first word of the first rows of those blocks, and how many there are
+    BLOCK_COUNT,
+    COUNTERS,  # how many operations count what is taken of them
+    PATIENCE,  # looks at a barrier before a thread gives its core away
+    SWEEPING,  # 1: the first layer's update and next product share a pass
+    TAKES_LONG,  # 1: a run may stop between the operations of a chunk
+) = range(39)
+HEADER = 40
 
 # ---- tables of tiles: for each width in vectors, for each count of rows that are left, ----
 # ---- the height of the tile to use and the address of its kernel ----
@@ -83,10 +91,16 @@ EDGE_VECTORS = 8  # vectors across a tile of one row over weights as their owner
     OUTER,  # the kernel that updates by the gradient of OUTER_ROWS rows
     OUTER_ROWS,
     BIAS,  # the bias, where it does not stand behind the weights
-) = range(31)
+    GROUP_END,  # the word behind a group of operations that are done block of rows by block
+    COUNTER,  # the number of the counter of what is taken
+    SWEEPS,  # 1: a row's update and the next row's product share a pass over these weights
+    SWEEP,  # the kernel that does both
+    HALF,  # bytes from the rows of even steps to those of odd ones
+    SUMS,  # what the next row's product comes to before the tail
+) = range(37)
 MOST_SLOTS = 3
 ARGUMENTS = WEIGHT  # an operation without weights keeps addresses that its kernel wants from here
-WIDTH = 32
+WIDTH = 40
 
 # ---- operations ----
 (
@@ -128,9 +142,13 @@ WIDTH = 32
     TIME,  # two words for the clock to write
     TIME_NANO,
     FIRST_STEP,  # the step whose scalars and record come first
-) = range(10)
+    PRIMED,  # 1: the first layer's product is made already
+    NEXT_OPERATION,  # the word of the table to go on at
+    PAUSE,  # two flags like STOP, for the meetings within a chunk
+    PAUSE_ODD,
+) = range(14)
 ARRIVED, GENERATION = 16, 24  # each on a cache line of its own
-CONTROL = 32
+CONTROL = 32  # behind these stand two sets of counters, used in turn
 
 # ---- what is read of a caller's array: its address, number of axes, lengths, strides, dtype ----
 (
@@ -145,6 +163,7 @@ CONTROL = 32
 ARRAY_WORDS = 7
 
 RUNNING_ON, DIVERGED, STOPPED = range(3)
+DIVERGED_HERE = -1
 
 UNIT_ROWS = 48
 """Weight rows whose gradient is made, and used, before the next: a unit of work of a thread."""

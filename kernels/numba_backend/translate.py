@@ -17,7 +17,7 @@ from .layout import Layout
 
 COLUMN_SPLIT_ROWS = 128
 """Up to this many rows a chunk, threads share out columns: each keeps its weights in its cache."""
-_BY_ROWS = ("rows",)
+BY_ROWS = ("rows",)
 """The share of operations whose threads share out the chunk's rows."""
 
 
@@ -38,6 +38,8 @@ class Operation:
         The field for the address of an epoch's order, which is known when the epoch begins.
     barrier : bool
         Whether all threads meet behind it.
+    group : int
+        At the first of operations that are done block of rows by block: how many they are.
     """
 
     words: dict[int, int]
@@ -46,6 +48,7 @@ class Operation:
     share: Hashable
     order_field: int | None = None
     barrier: bool = False
+    group: int = 0
 
 
 class Dropping(NamedTuple):
@@ -69,6 +72,8 @@ class Translator:
     layout : Layout
     in_place : bool
         As the layout's: weights are read where the binding has them.
+    takes_work : bool
+        No thread has units of weights for good.
 
     Attributes
     ----------
@@ -77,9 +82,11 @@ class Translator:
         Words, besides fields of operations, that want the address of an epoch's order.
     """
 
-    def __init__(self, plan: Plan, binding: Binding, layout: Layout, in_place: bool) -> None:
+    def __init__(
+        self, plan: Plan, binding: Binding, layout: Layout, in_place: bool, takes_work: bool
+    ) -> None:
         self._plan, self._binding, self._layout = plan, binding, layout
-        self._in_place, self._dtype = in_place, plan.dtype
+        self._in_place, self._takes_work, self._dtype = in_place, takes_work, plan.dtype
         self._decayed = {parameter.name: parameter.decayed for parameter in plan.parameters}
         self.droppings: list[Dropping] = []
         self.order_words: list[tuple[np.ndarray, int]] = []
@@ -137,7 +144,7 @@ class Translator:
             t.GATHER,
             (),
             (out,),
-            _BY_ROWS,
+            BY_ROWS,
             order_field=t.B,
             KERNEL=library.gather(self._dtype, x.dtype.name),
             COLUMNS=self._plan.inputs,
@@ -154,7 +161,7 @@ class Translator:
             t.COPY_OUT,
             row.reads,
             (),
-            _BY_ROWS,
+            BY_ROWS,
             KERNEL=library.gather(self._dtype, self._dtype),
             COLUMNS=self._plan.outputs,
             C=out.ctypes.data,
@@ -184,7 +191,7 @@ class Translator:
             t.LINEAR_IN_PLACE if self._in_place else t.LINEAR,
             row.reads,
             row.writes,
-            _BY_ROWS,
+            BY_ROWS,
             KERNEL=kernel,
             INNER=inputs,
             COLUMNS=outputs,
@@ -246,7 +253,7 @@ class Translator:
             t.GRAD_INPUT,
             (grad, turned_name, *slope),
             row.writes,
-            _BY_ROWS,
+            BY_ROWS,
             KERNEL=multiply,
             INNER=outputs,
             COLUMNS=inputs,
@@ -275,7 +282,7 @@ class Translator:
             t.GRAD_WEIGHT,
             (x, grad),
             writes,
-            ("units", weight),
+            self._units(weight),
             INNER=inputs,
             COLUMNS=outputs,
             **self._place(x, "A", "LDA"),
@@ -284,6 +291,10 @@ class Translator:
         )
 
     # -- updates --
+
+    def _units(self, weight: str) -> Hashable:
+        """The share of the units of a weight."""
+        return _Alone() if self._takes_work else ("units", weight)
 
     def _update_words(self, name: str) -> dict[str, int]:
         """The words for an optimizer step of a parameter, and of the bias packed behind it."""
@@ -307,7 +318,7 @@ class Translator:
         words = {"GRAD": self._layout.grad(name), **self._update_words(name)}
         shape = self._plan.shape(name)
         if len(shape) == 2:
-            share: Hashable = ("units", name)
+            share = self._units(name)
             words |= {"INNER": shape[0], "COLUMNS": shape[1]}
             yield _operation(t.UPDATE, reads, (name,), share, **words)
         else:
@@ -359,7 +370,7 @@ class Translator:
             t.MAP,
             row.reads,
             row.writes,
-            _BY_ROWS,
+            BY_ROWS,
             KERNEL=library.activation(
                 self._dtype,
                 activation,
@@ -381,7 +392,7 @@ class Translator:
             t.MULTIPLY,
             row.reads,
             row.writes,
-            _BY_ROWS,
+            BY_ROWS,
             KERNEL=self._plain("multiply"),
             COLUMNS=self._columns_of(grad),
             **self._place(grad, "C", "LDC"),
@@ -396,7 +407,7 @@ class Translator:
             t.SOFTMAX,
             row.reads,
             row.writes,
-            _BY_ROWS,
+            BY_ROWS,
             KERNEL=self._plain(row.op),
             COLUMNS=self._columns_of(x),
             **self._place(x, "A", "LDA"),
@@ -411,7 +422,7 @@ class Translator:
             t.WEIGH,
             (),
             (),
-            _BY_ROWS,
+            _Alone(),
             order_field=t.B,
             KERNEL=self._plain("batch_scale"),
             A=0 if weights is None else weights.ctypes.data,
@@ -439,7 +450,7 @@ class Translator:
             t.LOSS,
             row.reads,
             row.writes,
-            _BY_ROWS,
+            BY_ROWS,
             KERNEL=library.loss(self._dtype, loss, labels, bool(grad)),
             COLUMNS=columns,
             EXTRA=self._layout.keep(words),
@@ -500,7 +511,7 @@ class Translator:
             t.BATCH_NORM,
             row.reads,
             row.writes,
-            _BY_ROWS,
+            BY_ROWS,
             KERNEL=self._plain("batch_norm"),
             COLUMNS=self._columns_of(x),
             **self._place(x, "A", "LDA"),
@@ -516,7 +527,7 @@ class Translator:
             t.BATCH_NORM_GRAD,
             (grad, x_hat, variance, gamma, f"grad {beta}", f"grad {gamma}"),
             (grad,),
-            _BY_ROWS,
+            BY_ROWS,
             KERNEL=self._plain("batch_norm_grad"),
             COLUMNS=self._columns_of(grad),
             **self._place(grad, "C", "LDC"),
