@@ -1,10 +1,10 @@
 """fastnn beside its peers: whole training steps over batch sizes, and predictions of one row.
 
 ``python -m bench.peers`` (needs the ``bench`` extra) runs every library in a process of its own, in
-turn, after it has checked that all train the same function; prints tables, and writes them with
-pictures to ``bench/results/``. Each library is given one thread and all of them, and is judged by
-the better. NumPy runs twice: as its BLAS configures itself, and, on a CPU with AVX-512, with the
-kernels of that.
+turn and alone, after it has checked that all train the same function; prints tables, and writes
+them with pictures to ``bench/results/``. Each library is given one thread and all of them, and is
+judged by the better. NumPy runs twice: as its BLAS configures itself, and, on a CPU with AVX-512,
+with the kernels of that.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -69,10 +70,15 @@ class Contender:
         )
 
     def ask(self, request: Any) -> float:
-        """What the process answers."""
+        """What the process answers; it sleeps before and after.
+
+        Idle pools of threads would go on looking for work, on cores that are another's by then.
+        """
         assert self._process.stdin and self._process.stdout
+        self._process.send_signal(signal.SIGCONT)
         print(json.dumps(request), file=self._process.stdin, flush=True)
         answer = self._process.stdout.readline()
+        self._process.send_signal(signal.SIGSTOP)
         if not answer:
             raise RuntimeError(
                 f"{self.name} with {self.threads} threads ended; see its error above"
@@ -81,6 +87,7 @@ class Contender:
 
     def close(self) -> None:
         """End the process."""
+        self._process.send_signal(signal.SIGCONT)
         self._process.communicate()
 
     def takes(self, widths: Sequence[int]) -> bool:
