@@ -220,6 +220,8 @@ def draw(results: dict[str, Any], folder: Path) -> None:
 
     pyplot = require("matplotlib.pyplot", extra="plot")
     pyplot.switch_backend("Agg")
+    names = next(iter(next(iter(results["training"].values())).values()))
+    colours = {name: f"C{number}" for number, name in enumerate(names)}
     figure, axes = pyplot.subplots(2, 2, figsize=(11, 8), sharex=True, layout="constrained")
     for axis, (title, by_batch) in zip(axes.flat, results["training"].items(), strict=True):
         batches = [int(batch) for batch in by_batch]
@@ -228,8 +230,8 @@ def draw(results: dict[str, Any], folder: Path) -> None:
                 statistics.median(seconds[name]) / batch * 1e6
                 for batch, seconds in zip(batches, by_batch.values(), strict=True)
             ]
-            ours = name == "fastnn"
-            axis.plot(batches, samples, "o-", label=name, lw=3 if ours else 1.2, zorder=2 + ours)
+            style = {"lw": 3, "zorder": 3} if name == "fastnn" else {"lw": 1.2}
+            axis.plot(batches, samples, "o-", label=name, color=colours[name], **style)
         axis.set(xscale="log", yscale="log", title=title, xticks=batches)
         axis.set_xticklabels(batches)
         axis.grid(alpha=0.3)
