@@ -600,7 +600,7 @@ class Dropout(Layer):
         return out
 
     def arguments(self) -> dict[str, Any]:
-        return {"p": self.p}
+        return {"p": self.p} | ({"seed": self.seed} if self.seed else {})
 
 
 class BatchNorm1d(Layer):

@@ -180,8 +180,11 @@ def _weight_of_each_class(class_weight: ClassWeight, members: np.ndarray) -> np.
         wrong = [number for number in class_weight if number not in range(classes)]
         if wrong:
             raise ValueError(f"class_weight names class {wrong[0]!r}; expected 0 to {classes - 1}")
-        return np.array([class_weight.get(number, 1.0) for number in range(classes)], np.float64)
-    table = np.asarray(class_weight, np.float64)
+        class_weight = [class_weight.get(number, 1.0) for number in range(classes)]
+    try:
+        table = np.asarray(class_weight, np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"class_weight is {class_weight!r}; expected numbers") from None
     if table.shape != (classes,):
         raise ValueError(f"class_weight has shape {table.shape}; expected ({classes},)")
     return table

@@ -418,3 +418,8 @@ def test_layers_by_hand_give_what_the_network_gives(dtype):
     for layer in reversed(model.layers):
         grad = layer.backward(grad)
     np.testing.assert_array_equal(grad, model.backward(numbers(dtype, 7, 3, seed=1)))
+
+
+def test_a_dropout_layer_keeps_its_seed_in_a_file(tmp_path):
+    fastnn.Sequential(fastnn.Linear(2, 2), fastnn.Dropout(0.5, seed=7)).save(tmp_path / "m")
+    assert fastnn.load(tmp_path / "m").layers[1].seed == 7

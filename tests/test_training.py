@@ -985,3 +985,9 @@ def test_formulas_of_ones_own_are_trained_compiled_saved_and_loaded(tmp_path, dt
     for each in (model, loaded):
         each.fit(x, target, loss=each.loss)
     assert_same_bits(loaded, model)
+
+
+def test_class_weights_that_are_no_numbers_are_named():
+    x, y = np.ones((4, 2)), np.array([0, 1, 0, 1])
+    with pytest.raises(TypeError, match=r"class_weight is .*expected numbers"):
+        fastnn.Sequential(fastnn.Linear(2, 2)).fit(x, y, class_weight={0: "a"})
