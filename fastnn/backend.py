@@ -27,7 +27,7 @@ _DEVICES = {"numpy": "cpu", "numba": "cpu", "cupy": "cuda"}
 
 SLICE_SECONDS = 0.05
 """How long compiled code may run between two looks at signals and progress."""
-_SMALL_FLOPS, _SMALL_BYTES = 2_000_000, 300_000
+_SMALL_FLOPS, _SMALL_BYTES = 2_000_000, 600_000
 """What a chunk must do or touch before another thread pays: its share of the work must outweigh the
 barriers, or its share of the weights must fit a nearer cache."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -185,11 +186,11 @@ class Sequential:
         return int(self.arena.flat.size)
 
     def plan(self, batch_size: int = 32, optimizer: optim.Optimizer | str = "adam") -> Plan:
-        """The plan that ``fit`` would run; ``print`` shows its operations, flops and bytes."""
+        """The plan that ``fit`` would run; ``print`` shows operations, flops, bytes and threads."""
         batch_rows = checks.positive_int("batch_size", batch_size)
         update = optim.as_optimizer(optimizer).formula
         loss = self.loss or CrossEntropyLoss()
-        return lower(
+        plan = lower(
             self.logit_layers(loss),
             self._inputs(),
             batch_rows,
@@ -197,6 +198,7 @@ class Sequential:
             loss=loss.use,
             training=Training(update),
         )
+        return replace(plan, threads=backends.threads_for(plan))
 
     def logit_layers(self, loss: Loss | None) -> Sequence[Layer]:
         """The layers up to the logits: without a last Softmax or Sigmoid that the loss contains."""

@@ -149,6 +149,8 @@ class Plan:
     update : UpdateFormula or None
         The optimizer's formula; None for a plan that only predicts or evaluates.
     clip_norm, clip_value : float or None
+    threads : int or None
+        How many a run would take; None where nobody has chosen yet.
     output : str
         The buffer that holds the network's outputs.
     """
@@ -168,6 +170,7 @@ class Plan:
     update: UpdateFormula | None = None
     clip_norm: float | None = None
     clip_value: float | None = None
+    threads: int | None = None
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a buffer (for one chunk), parameter or constant."""
@@ -184,17 +187,29 @@ class Plan:
         """Flops and bytes of one pass of a row over a whole chunk."""
         shapes = self._shapes()
         itemsize = np.dtype(self.dtype).itemsize
-        elements = [
-            int(np.prod(shapes[name])) for name in (*row.reads, *row.writes) if name in shapes
-        ]
+        touched = [name for name in (*row.reads, *row.writes) if name in shapes]
+        touched += self._touched_by_update(row)
+        elements = [int(np.prod(shapes[name])) for name in touched]
         flops = COSTS.get(row.op, _elementwise)(
             [shapes.get(name, ()) for name in row.reads],
             [shapes.get(name, ()) for name in row.writes],
         )
         return Cost(flops, sum(elements) * itemsize)
 
+    def _touched_by_update(self, row: Row) -> list[str]:
+        """A parameter's name, as often as a gradient or an update reads or writes as much."""
+        if self.update is None:
+            return []
+        moved = 2 * (1 + len(self.update.slots))
+        if row.op == "linear_grad_weight":
+            return [row.settings["weight"]] * (moved if row.settings.get("update") else 1)
+        # what is written is named already; the gradient is read
+        return [row.writes[0]] * moved if row.op == "update" else []
+
     def __str__(self) -> str:
         lines = [f"plan: {self.dtype}, batch {self.batch_rows}, chunk {self.chunk_rows}"]
+        if self.threads is not None:
+            lines[0] += f", threads {self.threads}"
         for title, rows in (("each chunk", self.chunk), ("each step", self.step)):
             if rows:
                 lines.append(f"{title}:")
