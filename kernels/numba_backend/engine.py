@@ -149,7 +149,7 @@ def _linear(p, o, me, threads, at):
 def _gather_ahead(p, o, me, threads, at):
     """The row of this step, if the step before has not gathered it, and that of the next.
 
-    The last thread does it: the first has the single rows of the operations that follow.
+    The last thread does it: to it fall the single rows of the other operations too.
     """
     if me < threads - 1:
         return

@@ -14,7 +14,7 @@ from .schedule import (
     group_rows,
     place_barriers,
     row_blocks,
-    row_step,
+    shared_rows,
     takes_work,
     turned_over_first,
 )
@@ -162,7 +162,7 @@ class Program:
         unit = t.UNIT_ROWS * memory.panel_columns(plan.dtype)
         widest, support, flops = target().widest(), library.support_kernels(), _flops(plan)
         return library.header(plan.dtype) | {
-            t.ROW_STEP: row_step(),
+            t.ROW_STEP: shared_rows(plan),
             t.BATCH: plan.batch_rows,
             t.CHUNK_ROWS: plan.chunk_rows,
             t.CHUNK_BEGIN: t.HEADER,

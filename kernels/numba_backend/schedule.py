@@ -19,8 +19,15 @@ def takes_work(plan: Plan, threads: int) -> bool:
     return threads > 1 and plan.chunk_rows > COLUMN_SPLIT_ROWS
 
 
-def row_step() -> int:
-    """Rows are shared out in multiples of the height of the widest tile."""
+def shared_rows(plan: Plan) -> int:
+    """Rows are shared out in multiples of this: of the height of the widest tile if there are many.
+
+    Of a few, each thread should rather have as many as the others.
+    """
+    return _tile_rows() if plan.chunk_rows > COLUMN_SPLIT_ROWS else 1
+
+
+def _tile_rows() -> int:
     return target().rows(target().widest())
 
 
@@ -29,7 +36,7 @@ def row_blocks(rows: int, threads: int) -> list[int]:
 
     Few blocks keep the panels of the weights in use; small last ones let all threads end together.
     """
-    begins, step = [0], row_step()
+    begins, step = [0], _tile_rows()
     while begins[-1] < rows:
         part = -(-(rows - begins[-1]) // (3 * threads * step)) * step
         begins.append(min(rows, begins[-1] + max(2 * step, part)))
