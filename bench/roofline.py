@@ -29,7 +29,7 @@ from fastnn.kernels.contract import DTYPES
 from fastnn.kernels.formulas import UPDATES
 from fastnn.kernels.numba_backend import library, machine, memory, objects, products
 from fastnn.kernels.numba_backend.operations import apply
-from fastnn.kernels.numba_backend.table import TALLEST
+from fastnn.kernels.numba_backend.table import MOST_SLOTS, TALLEST
 from fastnn.kernels.numba_backend.workers import together
 
 if TYPE_CHECKING:
@@ -226,7 +226,9 @@ def stream_works(arrays: Sequence[np.ndarray]) -> Works:
         apply(copy_kernel, firsts[me], 0, 0, 0, seconds[me], 0, passes, count)
 
     def triad(me: int) -> None:
-        apply(triad_kernel, firsts[me], 0, seconds[me], 0, passes, count, scalars.ctypes.data, 0)
+        no_slots = [0] * MOST_SLOTS
+        place = scalars.ctypes.data
+        apply(triad_kernel, firsts[me], 0, seconds[me], 0, passes, count, place, 0, *no_slots)
 
     for work, touched in ((read, 2), (copy, 2), (triad, 3)):
         yield work, 4 * touched * count * passes

@@ -229,6 +229,7 @@ class NumbaBackend:
         def work(row: int, column: int, rows: int, columns: int) -> None:
             for r in range(row, row + rows):
                 weights, grads, *states = (b.at(r, column) for b in blocks)
+                states += [0] * (t.MOST_SLOTS - len(states))
                 apply(kernel, weights, 0, grads, 0, 1, columns, *numbers, *states)
 
         by_parts(self._threads(), target, work)

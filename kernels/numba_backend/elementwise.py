@@ -17,6 +17,7 @@ from ..tracing.dual import derivative, value_and_derivative
 from ..tracing.vector import VectorMath
 from .emit import I8, I32, I64, POINTER, Kernel, integer, only_kernel
 from .extra import MAP_LEARNED, MAP_PER_LEARNED, MAP_SCALE, MAP_SEED, MAP_STREAM, MAP_THRESHOLD
+from .table import MOST_SLOTS
 
 MASK_BLOCK = 64
 """Columns whose dropout words come from one row of Philox counters: four words, 16 columns each."""
@@ -183,17 +184,21 @@ def multiply_module(dtype: str) -> ir.Module:
     return builder.module
 
 
+_SLOTS = "p" * MOST_SLOTS
+"""Every update takes so many addresses of slots, and reads those that its formula has."""
+
+
 def update_module(
     dtype: str, formula: formulas.UpdateFormula, *, scaled: bool, clipped: bool
 ) -> ir.Module:
     """One optimizer step on a block of parameters, in place.
 
-    Arguments: weight, ld_weight, grad, ld_grad, rows, columns, scalars, scale, a slot each.
+    Arguments: weight, ld_weight, grad, ld_grad, rows, columns, scalars, scale, the slots.
     ``scalars`` are the formula's, in its order, then the limit of ``clipped``; ``scale`` is one
     number, by which the gradient is multiplied where ``scaled``. Slots lie as the weights do.
     Bytes: 8 + 8 slots + 4 an element in float32 (the gradient often still in the nearest cache).
     """
-    arguments = "pipiiipp" + "p" * len(formula.slots)
+    arguments = "pipiiipp" + _SLOTS
     kernel = only_kernel(arguments, dtype)
     builder = kernel.builder
     weight, ldw, grad, ldg, rows, columns, scalars, scale, *slots = kernel.arguments
@@ -216,11 +221,11 @@ def outer_update_module(
 ) -> ir.Module:
     """One optimizer step by the gradient x' d of a few rows, which never leaves the registers.
 
-    Arguments: weight, ld_weight, x, ldx, d, ldd, rows, columns, scalars, a slot each; x and d have
+    Arguments: weight, ld_weight, x, ldx, d, ldd, rows, columns, scalars, the slots; x and d have
     ``batch`` rows, x a column for each row of the weights. The gradient is the chain that the
     product makes, to the bit. Bytes: those of the weights and slots, read and written once.
     """
-    arguments = "pipipiiip" + "p" * len(formula.slots)
+    arguments = "pipipiiip" + _SLOTS
     kernel = only_kernel(arguments, dtype)
     builder = kernel.builder
     weight, ldw, x, ldx, d, ldd, rows, columns, scalars, *slots = kernel.arguments
@@ -244,12 +249,12 @@ def outer_update_module(
 def sweep_module(dtype: str, formula: formulas.UpdateFormula, *, clipped: bool) -> ir.Module:
     """One optimizer step by one row, and the product of the next row with the new weights.
 
-    Arguments: weight, ld_weight, x, d, rows, columns, scalars, next_x, out, accumulate, a slot
-    each: out (+)= next_x weight, after weight has moved by the gradient x' d. Both are the chains
+    Arguments: weight, ld_weight, x, d, rows, columns, scalars, next_x, out, accumulate, the
+    slots: out (+)= next_x weight, after weight has moved by the gradient x' d. Both are the chains
     that they are apart, to the bit. Flops: 4 an element and the formula's. Bytes: those of the
     weights and slots, read and written once, where apart the weights are read twice.
     """
-    arguments = "pippiippp" + "i" + "p" * len(formula.slots)
+    arguments = "pippiippp" + "i" + _SLOTS
     kernel = only_kernel(arguments, dtype)
     builder, zero = kernel.builder, kernel.constant(0.0)
     weight, ldw, x, d, rows, columns, scalars, next_x, out, accumulate, *slots = kernel.arguments
@@ -314,7 +319,8 @@ class _Update:
         if self.limit is not None:
             grad = formulas.clip(math, grad, self.limit)
         skip = kernel.builder.mul(row, stride)
-        places = [kernel.at(base, skip, column) for base in bases]
+        own = bases[: 1 + len(self.formula.slots)]
+        places = [kernel.at(base, skip, column) for base in own]
         weight, *old = (math.vector(kernel.load_vector(place, mask)) for place in places)
         new, moved = self.formula.function(math, weight, grad, tuple(old), self.names)
         for value, place in zip((new, *moved), places, strict=True):

@@ -200,19 +200,9 @@ def _sweep(p, o, me, threads, at):
 @inline
 def _sweep_rows(p, o, offset, width, x, skip, rows, valid, scalars, next_x, accumulate):
     """The sweep over some rows of one panel."""
-    kernel, weight = p[o + t.SWEEP], p[o + t.WEIGHT] + offset
-    d, out, slots = p[o + t.B] + skip, p[o + t.SUMS] + skip, p[o + t.SLOTS]
-    if slots == 0:
-        call(kernel, weight, width, x, d, rows, valid, scalars, next_x, out, accumulate)
-    elif slots == 1:
-        call(kernel, weight, width, x, d, rows, valid, scalars, next_x, out, accumulate,
-             p[o + t.SLOT_0] + offset)
-    elif slots == 2:
-        call(kernel, weight, width, x, d, rows, valid, scalars, next_x, out, accumulate,
-             p[o + t.SLOT_0] + offset, p[o + t.SLOT_1] + offset)
-    else:
-        call(kernel, weight, width, x, d, rows, valid, scalars, next_x, out, accumulate,
-             p[o + t.SLOT_0] + offset, p[o + t.SLOT_1] + offset, p[o + t.SLOT_2] + offset)
+    call(p[o + t.SWEEP], p[o + t.WEIGHT] + offset, width, x, p[o + t.B] + skip, rows, valid,
+         scalars, next_x, p[o + t.SUMS] + skip, accumulate, p[o + t.SLOT_0] + offset,
+         p[o + t.SLOT_1] + offset, p[o + t.SLOT_2] + offset)
 
 
 @inline
@@ -304,40 +294,18 @@ def _bias_grad(p, o, rows, panel, width, grad, accumulate):
 
 
 @inline
-def _update(p, o, weight_offset, width, grad, rows, valid, scalars):
+def _update(p, o, offset, width, grad, rows, valid, scalars):
     """One optimizer step on a block of a panel."""
-    weight, kernel, scale = p[o + t.WEIGHT] + weight_offset, p[o + t.KERNEL], p[t.CLIP_SCALE]
-    slots = p[o + t.SLOTS]
-    if slots == 0:
-        call(kernel, weight, width, grad, width, rows, valid, scalars, scale)
-    elif slots == 1:
-        call(kernel, weight, width, grad, width, rows, valid, scalars, scale,
-             p[o + t.SLOT_0] + weight_offset)
-    elif slots == 2:
-        call(kernel, weight, width, grad, width, rows, valid, scalars, scale,
-             p[o + t.SLOT_0] + weight_offset, p[o + t.SLOT_1] + weight_offset)
-    else:
-        call(kernel, weight, width, grad, width, rows, valid, scalars, scale,
-             p[o + t.SLOT_0] + weight_offset, p[o + t.SLOT_1] + weight_offset,
-             p[o + t.SLOT_2] + weight_offset)
+    call(p[o + t.KERNEL], p[o + t.WEIGHT] + offset, width, grad, width, rows, valid, scalars,
+         p[t.CLIP_SCALE], p[o + t.SLOT_0] + offset, p[o + t.SLOT_1] + offset,
+         p[o + t.SLOT_2] + offset)
 
 
 @inline
 def _outer_update(p, o, offset, width, x, ldx, d, rows, valid, scalars):
     """One optimizer step on a block of a panel, by the gradient of a few rows."""
-    weight, kernel, ldd = p[o + t.WEIGHT] + offset, p[o + t.OUTER], p[o + t.LDB]
-    slots = p[o + t.SLOTS]
-    if slots == 0:
-        call(kernel, weight, width, x, ldx, d, ldd, rows, valid, scalars)
-    elif slots == 1:
-        call(kernel, weight, width, x, ldx, d, ldd, rows, valid, scalars,
-             p[o + t.SLOT_0] + offset)
-    elif slots == 2:
-        call(kernel, weight, width, x, ldx, d, ldd, rows, valid, scalars,
-             p[o + t.SLOT_0] + offset, p[o + t.SLOT_1] + offset)
-    else:
-        call(kernel, weight, width, x, ldx, d, ldd, rows, valid, scalars,
-             p[o + t.SLOT_0] + offset, p[o + t.SLOT_1] + offset, p[o + t.SLOT_2] + offset)
+    call(p[o + t.OUTER], p[o + t.WEIGHT] + offset, width, x, ldx, d, p[o + t.LDB], rows, valid,
+         scalars, p[o + t.SLOT_0] + offset, p[o + t.SLOT_1] + offset, p[o + t.SLOT_2] + offset)
 
 
 @inline

@@ -171,7 +171,7 @@ class Program:
             t.CHECK_EVERY: max(1, FLOPS_PER_CHECK // (1 + flops)),
             t.TAKES_LONG: int(flops > LONG_CHUNK),
             t.PATIENCE: patience(flops),
-            t.CLIP_SCALE: layout.zeros(2).ctypes.data,
+            t.CLIP_SCALE: layout.zeros(1).ctypes.data,
             t.BATCH_SCALE: layout.zeros(threads * ALIGNMENT // self._itemsize).ctypes.data,
             t.ONES: layout.number(1.0),
             t.SCRATCH: layout.zeros(threads * unit).ctypes.data,

@@ -23,7 +23,7 @@ from __future__ import annotations
     SCALARS,  # optimizer scalars: address, bytes a step, bytes of one of its two halves
     SCALARS_STEP,
     SCALARS_HALF,
-    CLIP_SCALE,  # address of the factor of norm clipping, then the norm
+    CLIP_SCALE,  # address of the factor of norm clipping
     BATCH_SCALE,  # address of 1 / batch weight, a cache line a thread
     ONES,  # address of 1.0
     SCRATCH,  # address of the first thread's gradient tile, and bytes a thread
@@ -79,8 +79,7 @@ EDGE_VECTORS = 8  # vectors across a tile of one row over weights as their owner
     GRAD,
     PARTIALS,
     HAS_BIAS,  # 1: the bias stands behind the rows of each panel of weights
-    SLOTS,  # how many slots; their addresses follow
-    SLOT_0,
+    SLOT_0,  # the optimizer's slots, as many as its formula has
     SLOT_1,
     SLOT_2,
     UPDATES,  # 1: the weight gradient is consumed at once by the update kernel
@@ -97,7 +96,7 @@ EDGE_VECTORS = 8  # vectors across a tile of one row over weights as their owner
     SWEEP,  # the kernel that does both
     HALF,  # bytes from the rows of even steps to those of odd ones
     SUMS,  # what the next row's product comes to before the tail
-) = range(37)
+) = range(36)
 MOST_SLOTS = 3
 ARGUMENTS = WEIGHT  # an operation without weights keeps addresses that its kernel wants from here
 WIDTH = 40

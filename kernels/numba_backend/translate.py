@@ -308,7 +308,6 @@ class Translator:
             "DECAYED": int(self._decayed[name]),
             "HAS_BIAS": int(bias is not None),
             "BIAS_DECAYED": int(bias is not None and self._decayed[bias]),
-            "SLOTS": len(slots),
             **{f"SLOT_{number}": address for number, address in enumerate(slots)},
         }
 
