@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import llvmlite.binding as llvm
 import pytest
 
 from fastnn.kernels import formulas
@@ -72,3 +73,14 @@ def test_no_fast_math_flags(dtype):
     flags = re.compile(r"\bf(add|sub|mul|div|cmp)\s+(fast|nnan|ninf|nsz|arcp|contract|afn|reassoc)")
     for name, module in modules(dtype):
         assert not flags.search(str(module)), name
+
+
+@pytest.mark.parametrize("kind", [products.ROWS, products.COLUMNS, products.EDGE])
+def test_products_walk_row_by_row(kind):
+    machine = objects._target_machine()
+    optimised = llvm.parse_assembly(str(products.module("float32", kind)))
+    passes = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))
+    passes.getModulePassManager().run(optimised, passes)
+    for tile in products.tiles(kind):
+        code = str(optimised.get_function(products.name(kind, tile)))
+        assert code.count("@llvm.fma") == tile.rows * tile.vectors, tile

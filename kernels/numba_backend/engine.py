@@ -647,15 +647,15 @@ def run(p, control, me, threads):
 
 @inline
 def predict(p, seen, x, out):
-    """Outputs of a few rows, in this thread: x and out are array objects.
+    """Outputs of a few rows, in this thread: x and out point to array objects.
 
     Returns 0 where x is no array of the program's columns and dtype that can be read in place, has
     too many rows, or NaN or infinity among its elements; ``out`` is then untouched.
     """
     gather, copy_out = p[t.CHUNK_BEGIN], p[t.CHUNK_END] - t.WIDTH
-    call(p[t.DESCRIBE], out, address(seen, 0))
+    call(p[t.DESCRIBE], address(out, 0), address(seen, 0))
     p[copy_out + t.C], dtype = seen[t.ARRAY_DATA], seen[t.ARRAY_TYPE]
-    call(p[t.DESCRIBE], x, address(seen, 0))
+    call(p[t.DESCRIBE], address(x, 0), address(seen, 0))
     rows, columns = seen[t.ARRAY_ROWS], seen[t.ARRAY_COLUMNS]
     if (seen[t.ARRAY_AXES] != 2 or seen[t.ARRAY_TYPE] != dtype or rows < 1
             or rows > p[t.CHUNK_ROWS] or columns != p[gather + t.COLUMNS]

@@ -27,7 +27,7 @@ class Predictor:
         self._program = Program(plan, Binding(x, arrays, out=out), in_place=True)
         self._seen = aligned(t.ARRAY_WORDS, "int64")
         self._addresses = self._program.table.ctypes.data, self._seen.ctypes.data
-        self._predict = control("engine", "predict", "ppii", holds_gil=True)
+        self._predict = control("engine", "predict", "pppp", holds_gil=True)
 
     def __call__(self, x: np.ndarray) -> np.ndarray | None:
         """Outputs, or None for an array that cannot be read in place or is not finite."""
