@@ -1,8 +1,8 @@
 """How rows lie in vectors, for kernels to which a row is a whole.
 
 One row after the other, its columns in the lanes; but rows of few columns would leave most lanes
-empty, so there every lane has a row to itself. Sums are made in the same order either way, so that
-no bit of a row's result tells which way it went.
+empty, so there every lane has a row to itself, unless there is but one. Sums are made in the same
+order either way, so that no bit of a row's result tells which way it went.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
-from .emit import I32, Kernel, integer
+from .emit import I32, I64, Kernel, integer
 
 RowAddress = Callable[[ir.Value], ir.Value]
 """From the number of a row to the address of its first column."""
@@ -21,13 +21,15 @@ RowAddress = Callable[[ir.Value], ir.Value]
 def each_row(
     kernel: Kernel, rows: ir.Value, columns: ir.Value, body: Callable[[RowView], None]
 ) -> None:
-    """Emit ``body(view)`` for all rows, the view a row or as many as there are lanes."""
+    """Emit ``body(view)`` for all rows, the view a row or up to as many as there are lanes."""
     builder, lanes = kernel.builder, kernel.lanes
     are_few = builder.icmp_signed("<=", columns, integer(lanes))
-    whole = builder.select(are_few, builder.and_(rows, integer(-lanes)), integer(0))
-    with kernel.loop(whole, lanes) as row:
-        body(_RowInEachLane(kernel, row, columns))
-    with kernel.loop(rows, first=whole) as row:
+    rest_is_one = builder.icmp_signed("==", builder.and_(rows, integer(lanes - 1)), integer(1))
+    together = builder.sub(rows, builder.zext(rest_is_one, I64))
+    together = builder.select(are_few, together, integer(0))
+    with kernel.loop(together, lanes) as row:
+        body(_RowInEachLane(kernel, row, columns, together))
+    with kernel.loop(rows, first=together) as row:
         body(_OneRow(kernel, row, columns))
 
 
@@ -176,7 +178,16 @@ class _SumOfLanes(Sum):
 
 
 class _RowInEachLane(RowView):
-    """As many rows as there are lanes, of no more columns than that: the vectors are columns."""
+    """Rows side by side, as many as there are lanes or all up to ``end``: vectors are columns.
+
+    There are no more columns than lanes. Lanes without a row hold anything.
+    """
+
+    def __init__(self, kernel: Kernel, row: ir.Value, count: ir.Value, end: ir.Value) -> None:
+        super().__init__(kernel, row, count)
+        rest = kernel.builder.sub(end, row)
+        is_whole = kernel.builder.icmp_signed(">=", rest, integer(kernel.lanes))
+        self.rows = kernel.builder.select(is_whole, integer(kernel.lanes), rest)
 
     def columns(self, body: Callable[[ir.Value, ir.Value | None], None]) -> None:
         with self.kernel.loop(self.count) as column:
@@ -186,21 +197,22 @@ class _RowInEachLane(RowView):
         return self.kernel.splat(self.kernel.narrow(column))
 
     def read(self, address: RowAddress) -> Matrix:
-        return _TurnedOver(self.kernel, self.row, self.count, address).fetched()
+        return _TurnedOver(self, address).fetched()
 
     def write(self, address: RowAddress) -> Matrix:
-        return _TurnedOver(self.kernel, self.row, self.count, address)
+        return _TurnedOver(self, address)
 
     def number(self, make: Callable[[ir.Value], ir.Value]) -> ir.Value:
         kernel = self.kernel
-        with kernel.loop(integer(kernel.lanes)) as lane:
+        with kernel.loop(self.rows) as lane:
             number = make(kernel.builder.add(self.row, lane))
             room = kernel.array(number.type, kernel.lanes)
             kernel.store(number, kernel.at(room, lane, element=number.type))
         return kernel.load_vector(room, element=number.type)
 
     def put(self, vector: ir.Value, base: ir.Value) -> None:
-        self.kernel.store_vector(vector, self.kernel.at(base, self.row))
+        mask = self.kernel.first_lanes(self.rows)
+        self.kernel.store_vector(vector, self.kernel.at(base, self.row), mask)
 
     def sum(self) -> Sum:
         return _SumOfVectors(self.kernel, self.count)
@@ -225,17 +237,15 @@ class _Vectors:
 class _TurnedOver(Matrix):
     """A square of a matrix, transposed on its way from memory and to it."""
 
-    def __init__(
-        self, kernel: Kernel, first_row: ir.Value, count: ir.Value, address: RowAddress
-    ) -> None:
-        self.kernel, self.first_row, self.address = kernel, first_row, address
-        self.valid = kernel.first_lanes(count)
-        self.vectors = _Vectors(kernel)
+    def __init__(self, view: _RowInEachLane, address: RowAddress) -> None:
+        self.view, self.kernel, self.address = view, view.kernel, address
+        self.valid = self.kernel.first_lanes(view.count)
+        self.vectors = _Vectors(self.kernel)
 
     def fetched(self) -> Matrix:
         kernel, vectors = self.kernel, self.vectors
-        with kernel.loop(integer(kernel.lanes)) as lane:
-            address = self.address(kernel.builder.add(self.first_row, lane))
+        with kernel.loop(self.view.rows) as lane:
+            address = self.address(kernel.builder.add(self.view.row, lane))
             kernel.store_vector(kernel.load_vector(address, self.valid), vectors.at(lane))
         self._turn_over()
         return self
@@ -243,8 +253,8 @@ class _TurnedOver(Matrix):
     def flush(self) -> None:
         kernel, vectors = self.kernel, self.vectors
         self._turn_over()
-        with kernel.loop(integer(kernel.lanes)) as lane:
-            address = self.address(kernel.builder.add(self.first_row, lane))
+        with kernel.loop(self.view.rows) as lane:
+            address = self.address(kernel.builder.add(self.view.row, lane))
             kernel.store_vector(kernel.load_vector(vectors.at(lane)), address, self.valid)
 
     def load(self, column: ir.Value, mask: ir.Value | None) -> ir.Value:
