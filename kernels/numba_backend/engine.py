@@ -360,6 +360,8 @@ def _weights(p, o, control, me, threads, at):
     inner, columns = p[o + t.INNER], p[o + t.COLUMNS]
     panels = (columns + panel_columns - 1) // panel_columns
     blocks = (inner + t.UNIT_ROWS - 1) // t.UNIT_ROWS
+    lanes = p[t.LANES]
+    unit_rows = ((inner + blocks - 1) // blocks + lanes - 1) // lanes * lanes
     makes = p[o + t.OPERATION] == t.GRAD_WEIGHT
     updates = not makes or p[o + t.UPDATES]
     in_scratch = makes and p[o + t.UPDATES]
@@ -373,7 +375,7 @@ def _weights(p, o, control, me, threads, at):
         panel, block = work // blocks, work % blocks
         width = panel_width(p, columns, panel)
         valid = min(width, columns - panel * panel_columns)
-        begin, last = block * t.UNIT_ROWS, min(inner, (block + 1) * t.UNIT_ROWS)
+        begin, last = block * unit_rows, min(inner, (block + 1) * unit_rows)
         panel_offset = panel * panel_columns * (inner + 1) * size
         offset = panel_offset + begin * width * size
         grad = scratch if in_scratch else p[o + t.GRAD] + offset
