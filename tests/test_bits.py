@@ -200,6 +200,16 @@ def test_a_rows_softmax_is_the_same_bits_in_any_company(columns, dtype):
         assert result(slice(first, end)) == b"".join(alone[first:end])
 
 
+@pytest.mark.parametrize("rows", [1, 20])
+def test_rows_without_columns_lose_nothing(rows):
+    nothing = np.zeros((rows, 0), np.float32)
+    row_losses, row_hits = np.full((2, rows), 7.0, np.float32)
+    fastnn.get_backend().loss(
+        nothing, nothing, None, 1.0, nothing.copy(), row_losses, row_hits, fastnn.MSELoss().use
+    )
+    assert not row_losses.any()
+
+
 @pytest.mark.parametrize("rows", [20, 300, 1300])  # in one chunk, and in three
 @pytest.mark.parametrize("columns", [1, 2, 4, 8])
 @every_dtype

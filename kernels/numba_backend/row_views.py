@@ -23,7 +23,8 @@ def each_row(
 ) -> None:
     """Emit ``body(view)`` for all rows, the view a row or up to as many as there are lanes."""
     builder, lanes = kernel.builder, kernel.lanes
-    are_few = builder.icmp_signed("<=", columns, integer(lanes))
+    # and not none: a sum begins with the first column
+    are_few = builder.icmp_unsigned("<", builder.sub(columns, integer(1)), integer(lanes))
     rest_is_one = builder.icmp_signed("==", builder.and_(rows, integer(lanes - 1)), integer(1))
     together = builder.sub(rows, builder.zext(rest_is_one, I64))
     together = builder.select(are_few, together, integer(0))
@@ -220,7 +221,11 @@ class _RowInEachLane(RowView):
     def largest(self, vector: ir.Value) -> ir.Value:
         return vector
 
-    lowest = any = largest
+    def lowest(self, numbers: ir.Value) -> ir.Value:
+        return numbers
+
+    def any(self, mask: ir.Value) -> ir.Value:
+        return mask
 
 
 class _Vectors:
