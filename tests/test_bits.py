@@ -147,6 +147,92 @@ def test_a_rows_prediction_is_the_same_bits_in_any_batch(dtype):
     np.testing.assert_array_equal(model.predict(x), expected)
 
 
+FEW_COLUMNS_AND_MORE = (1, 2, 3, 8, 11, 16, 17)
+
+
+@pytest.mark.parametrize("columns", FEW_COLUMNS_AND_MORE)
+@pytest.mark.parametrize("kind", ["labels", "probabilities", "values"])
+@every_dtype
+def test_a_rows_loss_is_the_same_bits_in_any_company(kind, columns, dtype):
+    rng = np.random.default_rng(columns)
+    rows = 37
+    outputs = rng.normal(scale=3, size=(rows, columns)).astype(dtype)
+    outputs[3], outputs[4, 0], outputs[5], outputs[6, 0] = np.nan, np.nan, -np.inf, np.inf
+    outputs[7], outputs[8, ::2] = 0.0, -0.0
+    targets = rng.uniform(size=(rows, columns)).astype(dtype)
+    if kind == "labels":
+        targets = rng.integers(0, columns, rows)
+    weights = rng.uniform(size=rows).astype(dtype)
+    loss = (fastnn.BCEWithLogitsLoss() if kind == "values" else fastnn.CrossEntropyLoss()).use
+
+    def results(part: slice) -> list[np.ndarray]:
+        made = outputs[part].copy()
+        row_losses, row_hits = np.full((2, len(made)), 7.0, dtype)
+        fastnn.get_backend().loss(
+            made, targets[part], weights[part], 0.25, made, row_losses, row_hits, loss
+        )
+        # whichever NaN it is
+        return [np.where(np.isnan(a), np.nan, a) for a in (made, row_losses, row_hits)]
+
+    alone = [results(slice(row, row + 1)) for row in range(rows)]
+    assert np.isnan(alone[3][1]).all()
+    for first, end in ((0, rows), (1, 34), (0, 16), (2, 4), (5, 36)):
+        for together, singles in zip(
+            results(slice(first, end)), zip(*alone[first:end], strict=True), strict=True
+        ):
+            assert together.tobytes() == np.concatenate(singles).tobytes()
+
+
+@pytest.mark.parametrize("columns", FEW_COLUMNS_AND_MORE)
+@every_dtype
+def test_a_rows_softmax_is_the_same_bits_in_any_company(columns, dtype):
+    x = np.random.default_rng(columns).normal(scale=3, size=(37, columns)).astype(dtype)
+    softmax = fastnn.get_backend().softmax
+
+    def result(part: slice) -> bytes:
+        y = np.full_like(x, 7.0)
+        softmax(x[part], y[part])
+        assert (y[: part.start] == 7.0).all() and (y[part.stop :] == 7.0).all()
+        return y[part].tobytes()
+
+    alone = [result(slice(row, row + 1)) for row in range(len(x))]
+    for first, end in ((0, 37), (1, 34), (0, 16), (2, 4)):
+        assert result(slice(first, end)) == b"".join(alone[first:end])
+
+
+@pytest.mark.parametrize("rows", [1, 20])
+def test_rows_without_columns_lose_nothing(rows):
+    nothing = np.zeros((rows, 0), np.float32)
+    row_losses, row_hits = np.full((2, rows), 7.0, np.float32)
+    fastnn.get_backend().loss(
+        nothing, nothing, None, 1.0, nothing.copy(), row_losses, row_hits, fastnn.MSELoss().use
+    )
+    assert not row_losses.any()
+
+
+@pytest.mark.parametrize("rows", [20, 300, 1300])  # in one chunk, and in three
+@pytest.mark.parametrize("columns", [1, 2, 4, 8])
+@every_dtype
+def test_the_gradient_of_few_columns_is_that_of_the_same_among_many(columns, rows, dtype):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(rows, 100)).astype(dtype)
+    y = rng.normal(size=(rows, 64)).astype(dtype)
+    gradients = []
+    for outputs in (columns, 64):
+        model = fastnn.Sequential(fastnn.Linear(100, outputs), dtype=dtype)
+        for parameter in model.arena.values():
+            parameter[...] = 0.0  # so that a step leaves the gradient
+        fastnn.set_num_threads(2)
+        model.fit(
+            x, y[:, :outputs], loss="mse", optimizer=fastnn.SGD(1.0), batch_size="full", seed=0
+        )
+        # the mean over columns is one over a power of two
+        gradients.append([p[..., :columns] * outputs for p in model.arena.values()])
+    for few, many in zip(*gradients, strict=True):
+        assert np.all(few != 0.0)
+        np.testing.assert_array_equal(few, many)
+
+
 @every_dtype
 def test_a_call_that_is_cut_short_goes_on_with_the_same_bits(dtype):
     x, y = data(1300, dtype)

@@ -318,7 +318,7 @@ def transpose_module(dtype: str) -> ir.Module:
                 for i in range(lanes)
             ]
             begin = kernel.at(out, builder.mul(column, ld_out), row)
-            for i, vector in enumerate(_turn_over(kernel, square)):
+            for i, vector in enumerate(kernel.turned_over(square)):
                 kernel.store_vector(vector, kernel.at(begin, builder.mul(ld_out, integer(i))))
         with (
             kernel.loop(columns, first=whole_columns) as column,
@@ -475,22 +475,3 @@ def _sums_of_lanes(kernel: Kernel, vectors: list[ir.Value]) -> ir.Value:
         ]
         size //= 2
     return vectors[0]
-
-
-def _turn_over(kernel: Kernel, square: list[ir.Value]) -> list[ir.Value]:
-    """Transpose a square of vectors: at each stage, blocks of half the size change places."""
-    lanes = kernel.lanes
-    size = lanes // 2
-    while size:
-        masks = [
-            [i if i & size == 0 else lanes + i - size for i in range(lanes)],
-            [i + size if i & size == 0 else lanes + i for i in range(lanes)],
-        ]
-        masks = [ir.Constant(ir.VectorType(I32, lanes), mask) for mask in masks]
-        turned = list(square)
-        for i in range(lanes):
-            if i & size == 0:
-                for place, mask in ((i, masks[0]), (i + size, masks[1])):
-                    turned[place] = kernel.builder.shuffle_vector(square[i], square[i + size], mask)
-        square, size = turned, size // 2
-    return square

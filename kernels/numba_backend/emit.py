@@ -226,6 +226,13 @@ class Kernel:
         self.builder.store(value, slot)
         return slot
 
+    def array(self, element: ir.Type, count: int) -> ir.Value:
+        """Room on the stack for so many values, nothing in it; aligned to whole vectors."""
+        with self.builder.goto_entry_block():
+            room = self.builder.alloca(element, size=count)
+        room.align = self.lanes * self.itemsize
+        return room
+
     # -- across lanes --
 
     def sum_lanes(self, vector: ir.Value) -> ir.Value:
@@ -257,6 +264,25 @@ class Kernel:
             )
             vector = combine(low, high)
         return self.builder.extract_element(vector, I32(0))
+
+    def turned_over(self, square: list[ir.Value]) -> list[ir.Value]:
+        """A square of vectors transposed: at each stage, blocks of half the size change places."""
+        lanes, size = self.lanes, self.lanes // 2
+        while size:
+            orders = [
+                [i if i & size == 0 else lanes + i - size for i in range(lanes)],
+                [i + size if i & size == 0 else lanes + i for i in range(lanes)],
+            ]
+            masks = [ir.Constant(ir.VectorType(I32, lanes), order) for order in orders]
+            turned = list(square)
+            for i in range(lanes):
+                if i & size == 0:
+                    for place, mask in ((i, masks[0]), (i + size, masks[1])):
+                        turned[place] = self.builder.shuffle_vector(
+                            square[i], square[i + size], mask
+                        )
+            square, size = turned, size // 2
+        return square
 
     def finish(self, result: ir.Value | None = None) -> None:
         """End the function."""

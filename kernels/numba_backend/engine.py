@@ -280,17 +280,43 @@ def _grad_unit(p, o, rows, panel, width, unit, unit_end, grad, accumulate):
 
 
 @inline
+def _narrow_grad_unit(p, o, rows, panel, columns, width, unit, unit_end, grad, accumulate, turned):
+    """The same for a panel of so few ``columns`` that vectors had better lie along the unit.
+
+    grad' (+)= D' A in ``turned``, then turned over: the same chain for each element.
+    """
+    size, lanes = p[t.ITEMSIZE], p[t.LANES]
+    lda, ldd, height = p[o + t.LDA], p[o + t.LDB], unit_end - unit
+    if accumulate:
+        call(p[o + t.TAIL], grad, width, turned, t.UNIT_ROWS, height, columns)
+    begin = 0
+    while begin < rows:
+        block = min(rows - begin, t.BATCH_BLOCK)
+        a = p[o + t.A] + (begin * lda + unit) * size
+        d = p[o + t.B] + (begin * ldd + panel * p[t.PANEL]) * size
+        place = 0
+        while place < height:
+            vectors = min((height - place + lanes - 1) // lanes, p[t.WIDEST])
+            heights = p[t.COLUMN_TILES] + (vectors - 1) * t.TILE_WORDS
+            column = 0
+            while column < columns:
+                rest = heights + 2 * min(columns - column, t.TALLEST)
+                call(p[rest + 1], block, d + column * size, ldd, a + place * size, lda,
+                     turned + (column * t.UNIT_ROWS + place) * size, t.UNIT_ROWS,
+                     1 if accumulate or begin else 0, 0)
+                column += p[rest]
+            place += vectors * lanes
+        begin += block
+    call(p[o + t.TAIL], turned, t.UNIT_ROWS, grad, width, columns, height)
+
+
+@inline
 def _bias_grad(p, o, rows, panel, width, grad, accumulate):
     """grad = the column sums of D: a product with a row of ones."""
-    size, lanes = p[t.ITEMSIZE], p[t.LANES]
-    d = p[o + t.B] + panel * p[t.PANEL] * size
-    column = 0
-    while column < width:
-        vectors = min((width - column) // lanes, t.NARROW)
-        one_row = p[t.COLUMN_TILES] + (vectors - 1) * t.TILE_WORDS + 2
-        call(p[one_row + 1], rows, p[t.ONES], 0, d + column * size, p[o + t.LDB],
-             grad + column * size, width, accumulate, 0)
-        column += vectors * lanes
+    vectors = width // p[t.LANES]
+    one_row = p[t.COLUMN_TILES] + (vectors - 1) * t.TILE_WORDS + 2
+    call(p[one_row + 1], rows, p[t.ONES], 0, p[o + t.B] + panel * p[t.PANEL] * p[t.ITEMSIZE],
+         p[o + t.LDB], grad, width, accumulate, 0)
 
 
 @inline
@@ -334,6 +360,8 @@ def _weights(p, o, control, me, threads, at):
     inner, columns = p[o + t.INNER], p[o + t.COLUMNS]
     panels = (columns + panel_columns - 1) // panel_columns
     blocks = (inner + t.UNIT_ROWS - 1) // t.UNIT_ROWS
+    lanes = p[t.LANES]
+    unit_rows = ((inner + blocks - 1) // blocks + lanes - 1) // lanes * lanes
     makes = p[o + t.OPERATION] == t.GRAD_WEIGHT
     updates = not makes or p[o + t.UPDATES]
     in_scratch = makes and p[o + t.UPDATES]
@@ -347,7 +375,7 @@ def _weights(p, o, control, me, threads, at):
         panel, block = work // blocks, work % blocks
         width = panel_width(p, columns, panel)
         valid = min(width, columns - panel * panel_columns)
-        begin, last = block * t.UNIT_ROWS, min(inner, (block + 1) * t.UNIT_ROWS)
+        begin, last = block * unit_rows, min(inner, (block + 1) * unit_rows)
         panel_offset = panel * panel_columns * (inner + 1) * size
         offset = panel_offset + begin * width * size
         grad = scratch if in_scratch else p[o + t.GRAD] + offset
@@ -364,7 +392,10 @@ def _weights(p, o, control, me, threads, at):
                 _outer_update(p, o, bias_offset, width, p[t.ONES], 0, d, 1, valid, bias_scalars)
             work = _next(p, o, control, at, work)
             continue
-        if makes:
+        if makes and valid <= p[t.LANES] // 2:
+            turned = scratch + t.UNIT_ROWS * width * size
+            _narrow_grad_unit(p, o, at.rows, panel, valid, width, begin, last, grad, add, turned)
+        elif makes:
             _grad_unit(p, o, at.rows, panel, width, begin, last, grad, add)
         if updates:
             _update(p, o, offset, width, grad, last - begin, valid, weight_scalars)

@@ -10,7 +10,7 @@ from llvmlite import ir
 
 from .emit import Kernel, integer
 from .machine import Tile, target
-from .table import EDGE_VECTORS, NARROW
+from .table import EDGE_VECTORS
 
 ARGUMENTS = "ipipipiip"
 """inner, a, lda, b, ldb, c, ldc, accumulate (of an edge: columns), bias (or null)."""
@@ -23,16 +23,16 @@ read."""
 def tiles(kind: str) -> list[Tile]:
     """The tiles that are compiled: all that a remainder of rows or vectors can need.
 
-    A transposed A offers its rows side by side, so narrow, tall tiles pay; where A's rows lie far
-    apart, six streams at once are what the caches like. A single row wants many columns at once:
-    its sums are chains, of which eight keep the multipliers busy.
+    A transposed A offers its rows side by side, so narrow, tall tiles pay, and wide ones where rows
+    are few; where A's rows lie far apart, six streams at once are what the caches like. A single
+    row wants many columns at once: its sums are chains, of which eight keep the multipliers busy.
     """
     widest = target().widest()
     if kind == EDGE:
         wide = [Tile(vectors, 1) for vectors in range(1, EDGE_VECTORS + 1)]
         return wide + [Tile(vectors, rows) for vectors in range(1, widest + 1) for rows in (2, 4)]
     shapes = []
-    for vectors in range(1, (min(NARROW, widest) if kind == COLUMNS else widest) + 1):
+    for vectors in range(1, widest + 1):
         most = target().rows(vectors)
         shapes += [Tile(vectors, rows) for rows in _row_counts(most)]
     return shapes

@@ -26,6 +26,7 @@ from .extra import (
     LOSS_TARGETS,
     LOSS_WEIGHTS,
 )
+from .row_views import RowView, each_row
 
 _LOSS_ARGUMENTS = "pipiiiiipp"
 
@@ -46,49 +47,45 @@ def cross_entropy_module(dtype: str, *, labels: bool, gradient: bool) -> ir.Modu
     loss = _LossRows(kernel, first, first_row, scale, extra)
     classes = math.splat(builder.sitofp(columns, kernel.element))
     kind = _LabelTargets if labels else _ProbabilityTargets
-    with kernel.loop(rows) as row:
-        z = kernel.at(logits, builder.mul(row, ld))
-        out = kernel.at(grad, builder.mul(row, ld_grad))
-        targets = kind(kernel, math, loss, classes, loss.position(row))
-        best = _Best(kernel)
-        kernel.columns(columns, lambda column, mask: best.see(z, column, mask))
-        row_max = kernel.splat(best.value())
-        zero = kernel.constant(0.0)
-        total, target_sum, target_dot = (kernel.variable(zero) for _ in range(3))
 
-        def add(slot: ir.Value, value: ir.Value, mask: ir.Value | None) -> None:
-            value = kernel.zero_outside(mask, value)
-            builder.store(builder.fadd(builder.load(slot), value), slot)
+    def losses(view: RowView) -> None:
+        z = view.read(lambda row: kernel.at(logits, builder.mul(row, ld)))
+        out = view.write(lambda row: kernel.at(grad, builder.mul(row, ld_grad)))
+        targets = kind(kernel, math, loss, classes, view)
+        best = _Best(kernel, view)
+        view.columns(lambda column, mask: best.see(z.load(column, mask), column, mask))
+        row_max = best.value()
+        total, target_sum, target_dot = (view.sum() for _ in range(3))
 
         def measure(column: ir.Value, mask: ir.Value | None) -> None:
-            logit = kernel.load_vector(kernel.at(z, column), mask)
+            logit = z.load(column, mask)
             numerator = formulas.softmax_numerator(math, math.vector(logit), math.vector(row_max))
             if gradient:
-                kernel.store_vector(numerator.value, kernel.at(out, column), mask)
+                out.store(numerator.value, column, mask)
             t = targets.at(column, mask)
-            add(total, numerator.value, mask)
-            add(target_sum, t, mask)
-            add(target_dot, builder.fmul(t, builder.fsub(logit, row_max)), mask)
+            total.add(numerator.value, column, mask)
+            target_sum.add(t, column, mask)
+            target_dot.add(builder.fmul(t, builder.fsub(logit, row_max)), column, mask)
 
-        kernel.columns(columns, measure)
-        sums = [
-            math.splat(kernel.sum_lanes(builder.load(slot)))
-            for slot in (total, target_sum, target_dot)
-        ]
+        view.columns(measure)
+        sums = [math.vector(part.total()) for part in (total, target_sum, target_dot)]
         row_loss = formulas.cross_entropy_row(math, sums[1], math.log(sums[0]), sums[2])
-        hit = builder.icmp_signed("==", best.position(), targets.label(columns))
-        factor = loss.record(row, row_loss.value, hit)
+        hit = builder.icmp_signed("==", best.position(), targets.label())
+        weight = loss.weight(view)
+        loss.record(view, row_loss.value, hit, weight)
         if gradient:
-            ratio = sums[1] / sums[0]
+            ratio, factor = sums[1] / sums[0], loss.factor(weight)
 
             def finish(column: ir.Value, mask: ir.Value | None) -> None:
-                address = kernel.at(out, column)
-                numerator = math.vector(kernel.load_vector(address, mask))
+                numerator = math.vector(out.load(column, mask))
                 t = math.vector(targets.at(column, mask))
                 value = formulas.cross_entropy_grad(math, numerator, t, ratio)
-                kernel.store_vector(builder.fmul(value.value, factor), address, mask)
+                out.store(builder.fmul(value.value, factor), column, mask)
 
-            kernel.columns(columns, finish)
+            view.columns(finish)
+            out.flush()
+
+    each_row(kernel, rows, columns, losses)
     kernel.finish()
     return builder.module
 
@@ -112,42 +109,42 @@ def elementwise_loss_module(
     def function(m, output, goal):
         return formula.function(m, output, goal, **settings)
 
-    with kernel.loop(rows) as row:
-        z = kernel.at(outputs, builder.mul(row, ld))
-        goals = loss.target_row(loss.position(row))
-        total = kernel.variable(kernel.constant(0.0))
+    def losses(view: RowView) -> None:
+        z = view.read(lambda row: kernel.at(outputs, builder.mul(row, ld)))
+        out = view.write(lambda row: kernel.at(grad, builder.mul(row, ld_grad)))
+        goals = view.read(loss.target_row)
+        total = view.sum()
         misses = kernel.variable(ir.Constant(kernel.mask_type, None))
-        weighted = kernel.splat(loss.factor(row))
+        weight = loss.weight(view)
+        factor = loss.factor(weight)
 
         def body(column: ir.Value, mask: ir.Value | None) -> None:
-            output = kernel.load_vector(kernel.at(z, column), mask)
-            goal = kernel.load_vector(kernel.at(goals, column), mask)
+            output, goal = z.load(column, mask), goals.load(column, mask)
             numbers = (math.vector(output), math.vector(goal))
             if gradient:
                 value, by_output = value_and_derivative(function)(math, *numbers)
                 scaled = builder.fmul(math.vector(by_output).value, per_column)
-                address = kernel.at(grad, builder.mul(row, ld_grad), column)
-                kernel.store_vector(builder.fmul(scaled, weighted), address, mask)
+                out.store(builder.fmul(scaled, factor), column, mask)
             else:
                 value = function(math, *numbers)
-            value = math.vector(value).value
             sides = [
                 builder.fcmp_ordered(">", number, kernel.constant(limit))
                 for number, limit in ((output, 0.0), (goal, 0.5))
             ]
             nan = builder.fcmp_unordered("uno", output, goal)
             miss = builder.or_(builder.xor(*sides), nan)
-            value = kernel.zero_outside(mask, value)
             if mask is not None:
                 miss = builder.and_(mask, miss)
-            builder.store(builder.fadd(builder.load(total), value), total)
+            total.add(math.vector(value).value, column, mask)
             builder.store(builder.or_(builder.load(misses), miss), misses)
 
-        kernel.columns(columns, body)
-        row_loss = kernel.splat(kernel.sum_lanes(builder.load(total)))
-        missed = builder.bitcast(builder.load(misses), ir.IntType(kernel.lanes))
-        hit = builder.icmp_unsigned("==", missed, ir.Constant(missed.type, 0))
-        loss.record(row, builder.fmul(row_loss, per_column), hit)
+        view.columns(body)
+        hit = builder.not_(view.any(builder.load(misses)))
+        loss.record(view, builder.fmul(total.total(), per_column), hit, weight)
+        if gradient:
+            out.flush()
+
+    each_row(kernel, rows, columns, losses)
     kernel.finish()
     return builder.module
 
@@ -162,30 +159,30 @@ def softmax_module(dtype: str) -> ir.Module:
     builder = kernel.builder
     x, ldx, y, ldy, rows, columns = kernel.arguments
     math = VectorMath(builder, dtype, kernel.lanes)
-    with kernel.loop(rows) as row:
-        z = kernel.at(x, builder.mul(row, ldx))
-        out = kernel.at(y, builder.mul(row, ldy))
-        best = _Best(kernel)
-        kernel.columns(columns, lambda column, mask: best.see(z, column, mask))
-        row_max = math.splat(best.value())
-        total = kernel.variable(kernel.constant(0.0))
+
+    def softmax(view: RowView) -> None:
+        z = view.read(lambda row: kernel.at(x, builder.mul(row, ldx)))
+        out = view.write(lambda row: kernel.at(y, builder.mul(row, ldy)))
+        best = _Best(kernel, view)
+        view.columns(lambda column, mask: best.see(z.load(column, mask), column, mask))
+        row_max, total = math.vector(best.value()), view.sum()
 
         def numerators(column: ir.Value, mask: ir.Value | None) -> None:
-            logit = math.vector(kernel.load_vector(kernel.at(z, column), mask))
+            logit = math.vector(z.load(column, mask))
             value = formulas.softmax_numerator(math, logit, row_max).value
-            kernel.store_vector(value, kernel.at(out, column), mask)
-            value = kernel.zero_outside(mask, value)
-            builder.store(builder.fadd(builder.load(total), value), total)
+            out.store(value, column, mask)
+            total.add(value, column, mask)
 
-        kernel.columns(columns, numerators)
-        divisor = kernel.splat(kernel.sum_lanes(builder.load(total)))
+        view.columns(numerators)
+        divisor = total.total()
 
         def divide(column: ir.Value, mask: ir.Value | None) -> None:
-            address = kernel.at(out, column)
-            value = builder.fdiv(kernel.load_vector(address, mask), divisor)
-            kernel.store_vector(value, address, mask)
+            out.store(builder.fdiv(out.load(column, mask), divisor), column, mask)
 
-        kernel.columns(columns, divide)
+        view.columns(divide)
+        out.flush()
+
+    each_row(kernel, rows, columns, softmax)
     kernel.finish()
     return builder.module
 
@@ -225,37 +222,33 @@ def softmax_grad_module(dtype: str) -> ir.Module:
 
 
 class _Best:
-    """The largest element of a row and the first place where it stands."""
+    """The largest element of each row and the first place where it stands."""
 
-    def __init__(self, kernel: Kernel) -> None:
-        self.kernel = kernel
-        self.places_type = ir.VectorType(I32, kernel.lanes)
+    def __init__(self, kernel: Kernel, view: RowView) -> None:
+        self.kernel, self.view = kernel, view
+        places_type = ir.VectorType(I32, kernel.lanes)
+        self.nowhere = ir.Constant(places_type, [_NOWHERE] * kernel.lanes)
         self.values = kernel.variable(kernel.constant(float("-inf")))
-        self.places = kernel.variable(ir.Constant(self.places_type, [_NOWHERE] * kernel.lanes))
+        self.places = kernel.variable(self.nowhere)
 
-    def see(self, row: ir.Value, column: ir.Value, mask: ir.Value | None) -> None:
+    def see(self, value: ir.Value, column: ir.Value, mask: ir.Value | None) -> None:
         kernel, builder = self.kernel, self.kernel.builder
-        value = kernel.load_vector(kernel.at(row, column), mask)
         if mask is not None:
             value = builder.select(mask, value, kernel.constant(float("-inf")))
         best = builder.load(self.values)
         better = builder.fcmp_unordered(">", value, best)
-        place = builder.add(kernel.splat(kernel.narrow(column)), kernel.lane_numbers())
+        place = self.view.numbers(column)
         builder.store(builder.select(better, place, builder.load(self.places)), self.places)
         builder.store(kernel.maximum(value, best), self.values)
 
     def value(self) -> ir.Value:
-        return self.kernel.max_lanes(self.kernel.builder.load(self.values))
+        return self.view.largest(self.kernel.builder.load(self.values))
 
     def position(self) -> ir.Value:
-        """The first place of the largest element, 64 bits wide; past the end where it is NaN."""
-        kernel, builder = self.kernel, self.kernel.builder
-        values = builder.load(self.values)
-        is_best = builder.fcmp_ordered("==", values, kernel.splat(kernel.max_lanes(values)))
-        nowhere = ir.Constant(self.places_type, [_NOWHERE] * kernel.lanes)
-        places = builder.select(is_best, builder.load(self.places), nowhere)
-        first = kernel.call(f"llvm.vector.reduce.umin.v{kernel.lanes}i32", I32, places)
-        return builder.zext(first, I64)
+        """The first place of the largest element, 32 bits wide; past the end where it is NaN."""
+        builder = self.kernel.builder
+        is_best = builder.fcmp_ordered("==", builder.load(self.values), self.value())
+        return self.view.lowest(builder.select(is_best, builder.load(self.places), self.nowhere))
 
 
 _NOWHERE = 0x7FFFFFFF
@@ -283,7 +276,7 @@ class _LossRows:
             kernel.at(word(number, POINTER), first_row) for number in (LOSS_ROWS, LOSS_HITS)
         )
         self.setting = word(LOSS_SETTING, kernel.element)
-        self.scale = kernel.load(scale)
+        self.scale = kernel.splat(kernel.load(scale))
 
     def position(self, row: ir.Value) -> ir.Value:
         """The row of the data set behind this row of the batch."""
@@ -293,28 +286,34 @@ class _LossRows:
             self.index, place, lambda: kernel.load(kernel.at(self.index, place, element=I64), I64)
         )
 
-    def target_row(self, position: ir.Value) -> ir.Value:
-        return self.kernel.at(self.targets, self.kernel.builder.mul(position, self.target_ld))
+    def target_row(self, row: ir.Value) -> ir.Value:
+        offset = self.kernel.builder.mul(self.position(row), self.target_ld)
+        return self.kernel.at(self.targets, offset)
 
-    def weight(self, row: ir.Value) -> ir.Value:
-        kernel, position = self.kernel, self.position(row)
-        return self._unless_null(
-            self.weights, kernel.scalar(1.0), lambda: kernel.load(kernel.at(self.weights, position))
-        )
+    def label(self, row: ir.Value) -> ir.Value:
+        """The row's class number, 32 bits wide."""
+        kernel = self.kernel
+        place = kernel.at(self.targets, self.position(row), element=I64)
+        return kernel.narrow(kernel.load(place, I64))
 
-    def factor(self, row: ir.Value) -> ir.Value:
+    def weight(self, view: RowView) -> ir.Value:
+        kernel = self.kernel
+
+        def given() -> ir.Value:
+            return view.number(lambda row: kernel.load(kernel.at(self.weights, self.position(row))))
+
+        return self._unless_null(self.weights, kernel.constant(1.0), given)
+
+    def factor(self, weight: ir.Value) -> ir.Value:
         """What a row's gradient is multiplied by: its weight over the weight of the batch."""
-        return self.kernel.builder.fmul(self.weight(row), self.scale)
+        return self.kernel.builder.fmul(weight, self.scale)
 
-    def record(self, row: ir.Value, row_loss: ir.Value, hit: ir.Value) -> ir.Value:
-        """Store a row's weighted loss (given in every lane) and hit; return its splat factor."""
+    def record(self, view: RowView, row_loss: ir.Value, hit: ir.Value, weight: ir.Value) -> None:
+        """Store each row's weighted loss and hit."""
         kernel, builder = self.kernel, self.kernel.builder
-        single = builder.extract_element(row_loss, I32(0))
-        weighted = builder.fmul(single, self.weight(row))
-        kernel.store(weighted, kernel.at(self.row_losses, row))
-        one_or_zero = builder.select(hit, kernel.scalar(1.0), kernel.scalar(0.0))
-        kernel.store(one_or_zero, kernel.at(self.row_hits, row))
-        return kernel.splat(self.factor(row))
+        view.put(builder.fmul(row_loss, weight), self.row_losses)
+        one_or_zero = builder.select(hit, kernel.constant(1.0), kernel.constant(0.0))
+        view.put(one_or_zero, self.row_hits)
 
     def _unless_null(self, pointer: ir.Value, otherwise: ir.Value, value: Callable) -> ir.Value:
         builder = self.kernel.builder
@@ -325,7 +324,7 @@ class _LossRows:
 
 
 class _Targets(ABC):
-    """The targets of one row of a cross-entropy, smoothed; ``position`` is the row of the data."""
+    """The targets of the rows of a cross-entropy, smoothed."""
 
     def __init__(
         self,
@@ -333,11 +332,11 @@ class _Targets(ABC):
         math: VectorMath,
         loss: _LossRows,
         classes: Number,
-        position: ir.Value,
+        view: RowView,
     ) -> None:
-        self.kernel, self.math, self.classes = kernel, math, classes
-        self.found = self.find(loss, position)
+        self.kernel, self.math, self.classes, self.view = kernel, math, classes, view
         self.smoothing = math.splat(loss.setting)
+        self.find(loss)
 
     def at(self, column: ir.Value, mask: ir.Value | None) -> ir.Value:
         """The targets of a vector of columns."""
@@ -345,45 +344,43 @@ class _Targets(ABC):
         return formulas.smooth_target(self.math, sharp, self.smoothing, self.classes).value
 
     @abstractmethod
-    def find(self, loss: _LossRows, position: ir.Value) -> ir.Value:
-        """What stands for the row in the data."""
+    def find(self, loss: _LossRows) -> None:
+        """Take what stands for the rows in the data."""
 
     @abstractmethod
     def sharp(self, column: ir.Value, mask: ir.Value | None) -> ir.Value:
         """The targets of a vector of columns before smoothing."""
 
     @abstractmethod
-    def label(self, columns: ir.Value) -> ir.Value:
-        """The class that a right prediction names."""
+    def label(self) -> ir.Value:
+        """The class that a right prediction names, 32 bits wide."""
 
 
 class _LabelTargets(_Targets):
-    """Made from a row's class number."""
+    """Made from the rows' class numbers."""
 
-    def find(self, loss: _LossRows, position: ir.Value) -> ir.Value:
-        kernel = self.kernel
-        return kernel.load(kernel.at(loss.targets, position, element=I64), I64)
+    def find(self, loss: _LossRows) -> None:
+        self.labels = self.view.number(loss.label)
 
     def sharp(self, column: ir.Value, mask: ir.Value | None) -> ir.Value:
         kernel, builder = self.kernel, self.kernel.builder
-        place = builder.add(kernel.splat(kernel.narrow(column)), kernel.lane_numbers())
-        hit = builder.icmp_signed("==", place, kernel.splat(kernel.narrow(self.found)))
+        hit = builder.icmp_signed("==", self.view.numbers(column), self.labels)
         return builder.select(hit, kernel.constant(1.0), kernel.constant(0.0))
 
-    def label(self, columns: ir.Value) -> ir.Value:
-        return self.found
+    def label(self) -> ir.Value:
+        return self.labels
 
 
 class _ProbabilityTargets(_Targets):
-    """Read from a row of probabilities."""
+    """Read from rows of probabilities."""
 
-    def find(self, loss: _LossRows, position: ir.Value) -> ir.Value:
-        return loss.target_row(position)
+    def find(self, loss: _LossRows) -> None:
+        self.rows = self.view.read(loss.target_row)
 
     def sharp(self, column: ir.Value, mask: ir.Value | None) -> ir.Value:
-        return self.kernel.load_vector(self.kernel.at(self.found, column), mask)
+        return self.rows.load(column, mask)
 
-    def label(self, columns: ir.Value) -> ir.Value:
-        best = _Best(self.kernel)
-        self.kernel.columns(columns, lambda column, mask: best.see(self.found, column, mask))
+    def label(self) -> ir.Value:
+        best = _Best(self.kernel, self.view)
+        self.view.columns(lambda column, mask: best.see(self.rows.load(column, mask), column, mask))
         return best.position()

@@ -285,6 +285,7 @@ class Translator:
             self._units(weight),
             INNER=inputs,
             COLUMNS=outputs,
+            TAIL=self._plain("transpose"),
             **self._place(x, "A", "LDA"),
             **self._place(grad, "B", "LDB"),
             **words,
