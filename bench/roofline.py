@@ -7,8 +7,8 @@ and a triad (an SGD update) over memory of each size. A bandwidth is that of the
 three, which is fair to work of any mix. Roots and divisions are done in registers.
 
 A piece of work can take no less than its flops at that peak, its square roots and divisions at
-their throughput, or its bytes at the bandwidth of the nearest cache that holds what it comes back
-to (Williams, Waterman and Patterson 2009).
+their throughput, or its bytes at the bandwidth of the caches, each of which keeps as much as it can
+of what the work comes back to, the nearest first (Williams, Waterman and Patterson 2009).
 """
 
 from __future__ import annotations
@@ -83,16 +83,31 @@ class Roofline:
     def least_seconds(self, case: Case, threads: int) -> tuple[str, float]:
         """What bounds a step of a case, and the least it can take.
 
-        The bound is the level's name, FLOPS or DIVIDER.
+        The bound is FLOPS, DIVIDER or the name of the farthest level that bytes come from.
         """
         level = self.level(case.footprint, threads)
         limits = {
-            level: case.bytes / self.bandwidth[level][threads],
+            level: self._moving(case, threads),
             FLOPS: case.flops / self.peak[case.dtype][threads],
             DIVIDER: self._dividing(case, threads),
         }
         bound = max(limits, key=limits.__getitem__)
         return bound, limits[bound]
+
+    def _moving(self, case: Case, threads: int) -> float:
+        """Seconds that the bytes need where every cache keeps what it can, the nearest first."""
+        left, seconds = case.footprint, 0.0
+        for level, rates in self.bandwidth.items():
+            held = min(left, self._capacity(level, threads))
+            seconds += case.bytes * (held / case.footprint) / rates[threads]
+            left -= held
+        return seconds
+
+    def _capacity(self, level: str, threads: int) -> float:
+        """Bytes that a level holds for so many threads together."""
+        if level == MEMORY:
+            return float("inf")
+        return self.caches[level] * (threads if level in PRIVATE else 1)
 
     def _dividing(self, case: Case, threads: int) -> float:
         """Seconds that the divider needs: roots and divisions in pairs, then what is left over."""
@@ -104,10 +119,8 @@ class Roofline:
 
     def level(self, footprint: int, threads: int) -> str:
         """The nearest cache, those of all threads together, that holds so many bytes."""
-        for level, size in self.caches.items():
-            if footprint <= size * (threads if level in PRIVATE else 1):
-                return level
-        return MEMORY
+        levels = (*self.caches, MEMORY)
+        return next(level for level in levels if footprint <= self._capacity(level, threads))
 
     def __str__(self) -> str:
         lines = [f"{name:<20} {text}" for name, text in self.description.items()]
