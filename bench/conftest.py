@@ -14,7 +14,7 @@ import pytest
 from fastnn.backend import why_missing
 
 from . import roofline as rooflines
-from .cases import Case, time_case
+from .cases import Case, roofline_table, time_case
 from .engines import Engine, engines
 
 _measured = pytest.StashKey[rooflines.Roofline]()
@@ -34,7 +34,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "engine" in metafunc.fixturenames:
-        metafunc.parametrize("engine", engines(), ids=str, indirect=True)
+        chosen = getattr(metafunc.module, "ENGINES", None) or engines()
+        metafunc.parametrize("engine", chosen, ids=str, indirect=True)
 
 
 @pytest.fixture
@@ -77,17 +78,5 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         return
     terminalreporter.section("against the roofline")
     terminalreporter.write_line(str(config.stash[_measured]))
-    width = max(len(each.name) for each in timed)
-    titles = f"{'':{width}} {'time a step':>12} {'GF/s':>8} {'GB/s':>8} {'of roofline':>12}  by"
-    terminalreporter.write_line(f"\n{titles}")
-    for each in timed:
-        terminalreporter.write_line(_line(each.name, each.extra_info, width))
-
-
-def _line(name: str, measured: dict[str, Any], width: int) -> str:
-    flops = f"{measured['GF/s']:8.1f}" if measured["GF/s"] else f"{'':8}"
-    return (
-        f"{name:{width}} {measured['seconds per step'] * 1e6:9.2f} us {flops}"
-        f" {measured['GB/s']:8.1f} {measured['percent of roofline']:10.1f} %"
-        f"  {measured['bound by']}"
-    )
+    table = roofline_table({each.name: each.extra_info for each in timed})
+    terminalreporter.write_line(f"\n{table}")

@@ -1,4 +1,4 @@
-"""The libraries that are compared, each at its own best way to train; one to a process.
+"""The libraries that are compared, each at its own best way to train and to predict.
 
 A process is told, a line of JSON each, to prepare a task and to time it; see ``serve``. Every
 contender starts from the same weights and takes the same rows in the same order.
@@ -16,8 +16,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-LEAST_SECONDS = 0.03
-"""A measurement repeats its work until it has taken so long."""
 RATES = {"SGD": 1e-2, "Adam": 1e-3}
 
 
@@ -49,10 +47,21 @@ class Task(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """A contender ready for a task: ``epoch`` trains and gives the mean loss, lazily if it can."""
+    """A contender ready for a task.
+
+    Parameters
+    ----------
+    epoch : callable
+        Trains and gives the mean loss, lazily if it can.
+    predict : callable
+        The outputs of a row (1, I).
+    gives_probabilities : bool, default False
+        Whether those are probabilities rather than logits.
+    """
 
     epoch: Callable[[], Callable[[], float]]
     predict: Callable[[np.ndarray], Any]
+    gives_probabilities: bool = False
 
 
 # ---- fastnn ----
@@ -158,7 +167,8 @@ def torch_eager(task: Task, threads: int, compiled: bool = False) -> Prepared:
         return criterion(model(x), y)
 
     if compiled:
-        forward = torch.compile(forward)
+        torch.compiler.reset()  # else this shape shares code with earlier ones, or is not compiled
+        forward = torch.compile(forward, dynamic=False)
     x, labels = (torch.from_numpy(array) for array in task.data())
     batches = list(zip(x.split(task.batch), labels.split(task.batch), strict=True))
 
@@ -172,15 +182,17 @@ def torch_eager(task: Task, threads: int, compiled: bool = False) -> Prepared:
             losses.append(loss.detach())
         return lambda: float(torch.stack(losses).mean())
 
+    outputs = torch.compile(model, dynamic=False) if compiled else model
+
     def predict(one: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            return model(torch.from_numpy(one)).numpy()
+            return outputs(torch.from_numpy(one)).numpy()
 
     return Prepared(epoch, predict)
 
 
 def torch_compiled(task: Task, threads: int) -> Prepared:
-    """The same, forward and backward through ``torch.compile``."""
+    """The same through ``torch.compile``: forward and backward, predictions."""
     return torch_eager(task, threads, compiled=True)
 
 
@@ -212,7 +224,7 @@ def sklearn(task: Task, threads: int) -> Prepared:
         model.partial_fit(x, labels)
         return lambda: float(model.loss_)
 
-    return Prepared(epoch, model.predict_proba)
+    return Prepared(epoch, model.predict_proba, gives_probabilities=True)
 
 
 # ---- NumPy ----
@@ -273,6 +285,46 @@ def numpy(task: Task, threads: int) -> Prepared:
     return Prepared(epoch, lambda one: forward(one)[-1])
 
 
+# ---- onnxruntime ----
+
+
+def onnxruntime(task: Task, threads: int) -> Prepared:
+    """A session over one row at a time; it predicts and cannot train."""
+    import onnxruntime as library
+
+    options = library.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    session = library.InferenceSession(onnx_model(task), options, ["CPUExecutionProvider"])
+
+    def epoch() -> Callable[[], float]:
+        raise NotImplementedError("onnxruntime does not train")
+
+    return Prepared(epoch, lambda one: session.run(None, {"x": one})[0])
+
+
+def onnx_model(task: Task) -> bytes:
+    """The network as an ONNX file, for one row."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes, constants, value = [], [], "x"
+    for layer, pair in enumerate(task.weights()):
+        names = [f"weight{layer}", f"bias{layer}"]
+        constants += map(numpy_helper.from_array, pair, names)
+        if layer:
+            nodes.append(helper.make_node("Relu", [value], [f"y{layer}"]))
+            value = f"y{layer}"
+        nodes.append(helper.make_node("Gemm", [value, *names], [f"sums{layer}"]))
+        value = f"sums{layer}"
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, width])
+        for name, width in (("x", task.widths[0]), (value, task.widths[-1]))
+    ]
+    graph = helper.make_graph(nodes, "network", ends[:1], ends[1:], constants)
+    # versions that every release of onnxruntime since 1.14 reads
+    opset = helper.make_opsetid("", 17)
+    return helper.make_model(graph, opset_imports=[opset], ir_version=8).SerializeToString()
+
+
 CONTENDERS: dict[str, Callable[[Task, int], Prepared]] = {
     "fastnn": fastnn,
     "jax": jax_scan,
@@ -280,7 +332,9 @@ CONTENDERS: dict[str, Callable[[Task, int], Prepared]] = {
     "torch compiled": torch_compiled,
     "sklearn": sklearn,
     "numpy": numpy,
+    "onnxruntime": onnxruntime,
 }
+PREDICTS_ONLY = ("onnxruntime",)
 
 
 # ---- a process of its own ----
@@ -289,43 +343,57 @@ CONTENDERS: dict[str, Callable[[Task, int], Prepared]] = {
 def serve(name: str, threads: int) -> None:
     """Answer requests on standard input, a line of JSON each, until it ends.
 
-    ``{"prepare": [widths, optimizer, batch, steps]}`` gives the mean loss of the first epoch,
-    ``"train"`` the seconds of a step, ``"predict"`` the seconds of a prediction of one row.
+    ``["prepare", [widths, optimizer, batch, steps]]`` makes the contender anew; ``["learn"]`` then
+    gives the mean loss of an epoch, ``["judge"]`` that of a prediction of one row, ``["train",
+    least]`` the seconds of a step, ``["predict", least]`` those of a prediction of one row, of as
+    many as take ``least`` seconds.
     """
     answers = sys.stdout
     sys.stdout = sys.stderr
-    prepared, task = None, None
     for line in sys.stdin:
-        request = json.loads(line)
-        if isinstance(request, dict):
-            widths, *rest = request["prepare"]
+        request, *arguments = json.loads(line)
+        answer = 0.0
+        if request == "prepare":
+            ((widths, *rest),) = arguments
             task = Task(tuple(widths), *rest)
             prepared = CONTENDERS[name](task, threads)
+            x, labels = task.data()
+        elif request == "learn":
             answer = prepared.epoch()()
+        elif request == "judge":
+            answer = prediction_loss(prepared, x[:1], labels[0])
         elif request == "train":
-            answer = _seconds(prepared.epoch) / task.steps
+            answer = _seconds(prepared.epoch, *arguments) / task.steps
+        elif request == "predict":
+            answer = _seconds(functools.partial(prepared.predict, x[:1]), *arguments)
         else:
-            one = task.data()[0][:1]
-            answer = _seconds(functools.partial(prepared.predict, one))
+            raise ValueError(f"request is {request!r}; see serve")
         print(json.dumps(answer), file=answers, flush=True)
 
 
-def _seconds(work: Callable[[], Any]) -> float:
-    """Seconds of one piece of work, of as many as LEAST_SECONDS takes, after as many untimed.
+def prediction_loss(prepared: Prepared, one: np.ndarray, label: int) -> float:
+    """The cross-entropy of the prediction for a row (1, I)."""
+    outputs = np.asarray(prepared.predict(one), np.float64)[0]
+    logits = np.log(outputs) if prepared.gives_probabilities else outputs
+    return float(np.logaddexp.reduce(logits) - logits[label])
+
+
+def _seconds(work: Callable[[], Any], least: float) -> float:
+    """Seconds of one piece of work, of as many as take ``least``, after as many untimed.
 
     A process that has been asleep has cold caches, and its threads not yet cores of their own.
     """
-    _repeat(work)
-    return _repeat(work)
+    _repeat(work, least)
+    return _repeat(work, least)
 
 
-def _repeat(work: Callable[[], Any]) -> float:
+def _repeat(work: Callable[[], Any], least: float) -> float:
     count, begun = 0, time.perf_counter()
     while True:
         work()
         count += 1
         taken = time.perf_counter() - begun
-        if taken >= LEAST_SECONDS:
+        if taken >= least:
             return taken / count
 
 

@@ -1,12 +1,14 @@
-"""What this machine can do: its multiply-add peak, and the bandwidth of each cache and of memory.
+"""What this machine can do: multiply-adds, roots and divisions, bytes of each cache and of memory.
 
-``python -m bench.roofline`` prints it and writes it as JSON. All of it is measured with the
-engine's own kernels: a product tile whose operands stand still in the nearest cache; and reading
-(is all of it finite?), copying (a gather) and a triad (an SGD update) over memory of each size. A
-bandwidth is that of the fastest of the three, which is fair to work of any mix.
+``python -m bench.roofline`` prints it and writes it as JSON, ``--kernels`` also prints what every
+kernel makes of it. All of it is measured with the engine's own kernels: a product tile whose
+operands stand still in the nearest cache; and reading (is all of it finite?), copying (a gather)
+and a triad (an SGD update) over memory of each size. A bandwidth is that of the fastest of the
+three, which is fair to work of any mix. Roots and divisions are done in registers.
 
-A piece of work can take no less than its flops at that peak, nor than its bytes at the bandwidth of
-the nearest cache that holds what it comes back to (Williams, Waterman and Patterson 2009).
+A piece of work can take no less than its flops at that peak, its square roots and divisions at
+their throughput, or its bytes at the bandwidth of the caches, each of which keeps as much as it can
+of what the work comes back to, the nearest first (Williams, Waterman and Patterson 2009).
 """
 
 from __future__ import annotations
@@ -32,12 +34,15 @@ from fastnn.kernels.numba_backend.operations import apply
 from fastnn.kernels.numba_backend.table import MOST_SLOTS, TALLEST
 from fastnn.kernels.numba_backend.workers import together
 
+from .divider import DIVISIONS, KINDS, PAIRS, ROOTS, divider_operands, divider_work
+
 if TYPE_CHECKING:
     from .cases import Case
 
 PRIVATE = ("L1", "L2")
 """Caches of which every core has its own."""
 MEMORY = "memory"
+FLOPS, DIVIDER = "flops", "divider"
 _USUAL_CACHES = {"L1": 32 << 10, "L2": 512 << 10, "L3": 8 << 20}
 _BEYOND_CACHES = 4
 """Memory is measured over so many times the last cache."""
@@ -65,38 +70,75 @@ class Roofline:
         Flops a second by dtype, then by number of threads.
     bandwidth : dict
         Bytes a second by level, then by number of threads.
+    divider : dict
+        Elements a second by kind (``divider.KINDS``), then by dtype, then by number of threads.
     """
 
     description: dict[str, str]
     caches: dict[str, int]
     peak: dict[str, dict[int, float]]
     bandwidth: dict[str, dict[int, float]]
+    divider: dict[str, dict[str, dict[int, float]]]
 
     def least_seconds(self, case: Case, threads: int) -> tuple[str, float]:
-        """What bounds a step of a case ("flops" or a level's name), and the least it can take."""
+        """What bounds a step of a case, and the least it can take.
+
+        The bound is FLOPS, DIVIDER or the name of the farthest level that bytes come from.
+        """
         level = self.level(case.footprint, threads)
-        by_bytes = case.bytes / self.bandwidth[level][threads]
-        by_flops = case.flops / self.peak[case.dtype][threads]
-        return ("flops", by_flops) if by_flops > by_bytes else (level, by_bytes)
+        limits = {
+            level: self._moving(case, threads),
+            FLOPS: case.flops / self.peak[case.dtype][threads],
+            DIVIDER: self._dividing(case, threads),
+        }
+        bound = max(limits, key=limits.__getitem__)
+        return bound, limits[bound]
+
+    def _moving(self, case: Case, threads: int) -> float:
+        """Seconds that the bytes need where every cache keeps what it can, the nearest first."""
+        left, seconds = case.footprint, 0.0
+        for level, rates in self.bandwidth.items():
+            held = min(left, self._capacity(level, threads))
+            seconds += case.bytes * (held / case.footprint) / rates[threads]
+            left -= held
+        return seconds
+
+    def _capacity(self, level: str, threads: int) -> float:
+        """Bytes that a level holds for so many threads together."""
+        if level == MEMORY:
+            return float("inf")
+        return self.caches[level] * (threads if level in PRIVATE else 1)
+
+    def _dividing(self, case: Case, threads: int) -> float:
+        """Seconds that the divider needs: roots and divisions in pairs, then what is left over."""
+        pairs = min(case.roots, case.divisions)
+        amounts = {ROOTS: case.roots - pairs, DIVISIONS: case.divisions - pairs, PAIRS: pairs}
+        return sum(
+            amount / self.divider[kind][case.dtype][threads] for kind, amount in amounts.items()
+        )
 
     def level(self, footprint: int, threads: int) -> str:
         """The nearest cache, those of all threads together, that holds so many bytes."""
-        for level, size in self.caches.items():
-            if footprint <= size * (threads if level in PRIVATE else 1):
-                return level
-        return MEMORY
+        levels = (*self.caches, MEMORY)
+        return next(level for level in levels if footprint <= self._capacity(level, threads))
 
     def __str__(self) -> str:
-        lines = [f"{name:<12} {text}" for name, text in self.description.items()]
+        lines = [f"{name:<20} {text}" for name, text in self.description.items()]
         for dtype, rates in self.peak.items():
             lines += [
-                f"{'peak':<12} {rate / 1e9:9.1f} GF/s  {dtype}, {_threads(threads)}"
+                f"{'peak':<20} {rate / 1e9:9.1f} GF/s  {dtype}, {_threads(threads)}"
+                for threads, rate in rates.items()
+            ]
+        for kind, by_dtype in self.divider.items():
+            lines += [
+                f"{kind:<22} {rate / 1e9:7.2f} G/s   {dtype}, {_threads(threads)}"
+                for dtype, rates in by_dtype.items()
                 for threads, rate in rates.items()
             ]
         for level, rates in self.bandwidth.items():
             size = f"{self.caches[level] >> 10} KiB, " if level in self.caches else ""
             lines += [
-                f"{level:<12} {rate / 1e9:9.1f} GB/s  {size}{_threads(threads)}"
+                f"{level:<20} {rate / 1e9:9.1f} GB/s  {size}{_threads(threads)}"
                 for threads, rate in rates.items()
             ]
         return "\n".join(lines)
@@ -125,6 +167,12 @@ def measure(thread_counts: Sequence[int] | None = None) -> Roofline:
         bandwidth={
             level: {count: bandwidth(_part(level, caches, size, count), count) for count in counts}
             for level, size in sizes.items()
+        },
+        divider={
+            kind: {
+                dtype: {count: dividing(kind, dtype, count) for count in counts} for dtype in DTYPES
+            }
+            for kind in KINDS
         },
     )
 
@@ -184,6 +232,18 @@ def bandwidth(size: int, threads: int) -> float:
     """Bytes a second of the fastest of reading, copying and a triad over ``size`` a thread."""
     arrays = [_ones(size // 4 // 32 * 32, "float32") for _ in range(threads)]
     return max(_rate(work, moved, threads) for work, moved in stream_works(arrays))
+
+
+def dividing(kind: str, dtype: str, threads: int) -> float:
+    """Elements a second of one of ``divider.KINDS``."""
+    operands = [divider_operands(dtype) for _ in range(threads)]
+    work, elements = divider_work(kind, operands)
+    return _rate(work, elements, threads)
+
+
+def seconds_a_step(case: Case) -> float:
+    """Seconds that a step of a case takes, of the fastest measurement."""
+    return 1 / _rate(lambda me: case.run(), case.steps, 1)
 
 
 def tile_works(operands: Sequence[Sequence[np.ndarray]]) -> Works:
@@ -264,17 +324,22 @@ def _threads(count: int) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the roofline of this machine and write it as JSON."""
+    """Print the roofline of this machine and write it as JSON; on demand, every kernel on it."""
     parser = argparse.ArgumentParser(prog="python -m bench.roofline", description=main.__doc__)
     parser.add_argument("--out", type=Path, default=Path(".benchmarks/roofline.json"))
-    out = parser.parse_args(arguments).out
-    measured = measure()
+    parser.add_argument("--kernels", action="store_true", help="measure every kernel too")
+    options = parser.parse_args(arguments)
+    out, measured = options.out, measure()
     print(measured)
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = out.with_suffix(f".{os.getpid()}")
     aside.write_text(json.dumps(asdict(measured), indent=2) + "\n")
     os.replace(aside, out)
     print(f"written to {out}")
+    if options.kernels:
+        from . import kernels
+
+        print(kernels.table(measured))
 
 
 if __name__ == "__main__":

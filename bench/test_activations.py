@@ -12,7 +12,8 @@ from checks import assert_close, poisoned
 from fastnn.kernels.contract import Activation
 from fastnn.kernels.formulas import ACTIVATIONS
 
-from .cases import Case, rounding, traffic
+from .cases import Case, placed, rounding, traffic
+from .counts import count_activation
 
 LEARNED = 0.25
 """The value that every learned parameter has."""
@@ -27,7 +28,7 @@ def test_activation(time, backend, name, shape):
 def activation(backend: Any, dtype: str, name: str, rows: int, columns: int) -> Case:
     """y = f(x), its slope, and its slopes by learned parameters."""
     x = np.random.default_rng(0).normal(0, 2, (rows, columns)).astype(dtype)
-    y, slope = poisoned(x.shape, dtype), poisoned(x.shape, dtype)
+    x, y, slope = map(placed, (x, poisoned(x.shape, dtype), poisoned(x.shape, dtype)))
     parameters = ACTIVATIONS[name].learned
     learned = [np.full(columns, LEARNED, dtype) for _ in parameters]
     learned_slopes = [poisoned(x.shape, dtype) for _ in parameters]
@@ -46,4 +47,5 @@ def activation(backend: Any, dtype: str, name: str, rows: int, columns: int) -> 
             assert_close(by_parameter, reference.prelu_slope_derivative(x), bound)
 
     moved = traffic(x, y, slope, *learned, *learned_slopes)
-    return Case(run, verify, dtype, moved, moved)
+    asked = count_activation(use.formula, use.keywords).of(x.size)
+    return Case(run, verify, dtype, moved, moved, **asked)

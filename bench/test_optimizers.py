@@ -12,6 +12,7 @@ from checks import assert_close
 import fastnn
 
 from .cases import Case, rounding
+from .counts import count_update
 from .roofline import available_memory
 
 OPTIMIZERS = ("SGD", "Momentum", "Nesterov", "Adagrad", "RMSprop", "Adam", "AdamW")
@@ -69,5 +70,10 @@ def update(backend: Any, dtype: str, name: str, count: int) -> Case:
     arrays = 2 + len(slots)
     read_and_written = 1 + len(slots)
     return Case(
-        run, verify, dtype, (arrays + read_and_written) * weight.nbytes, arrays * weight.nbytes
+        run,
+        verify,
+        dtype,
+        (arrays + read_and_written) * weight.nbytes,
+        arrays * weight.nbytes,
+        **count_update(formula).of(count),
     )

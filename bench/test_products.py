@@ -14,6 +14,7 @@ from fastnn.kernels.formulas import ACTIVATIONS
 
 from . import truth
 from .cases import BATCHES, STEEPEST, Case, rounding, traffic
+from .counts import count_activation
 
 MATMULS = ((37, 101, 53), (64, 64, 64), (256, 256, 256), (1024, 1024, 1024))
 LAYERS = ((784, 128), (512, 512))
@@ -32,20 +33,41 @@ def test_linear(time, backend, activation, batch, sizes):
     time(linear(backend, "float32", activation, batch, *sizes))
 
 
-def matmul(backend: Any, dtype: str, rows: int, inner: int, columns: int) -> Case:
-    """out = a b."""
+@pytest.mark.parametrize("sizes", LAYERS, ids="{0[0]}x{0[1]}".format)
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("turned", ["a", "b"])
+def test_backward(time, backend, turned, batch, sizes):
+    inputs, outputs = sizes
+    if turned == "a":  # the gradient by the weights
+        time(matmul(backend, "float32", inputs, batch, outputs, transpose_a=True))
+    else:  # the gradient by the inputs
+        time(matmul(backend, "float32", batch, outputs, inputs, transpose_b=True))
+
+
+def matmul(
+    backend: Any,
+    dtype: str,
+    rows: int,
+    inner: int,
+    columns: int,
+    *,
+    transpose_a: bool = False,
+    transpose_b: bool = False,
+) -> Case:
+    """out = a b, either of them given transposed."""
     rng = np.random.default_rng(0)
-    a = rng.normal(size=(rows, inner)).astype(dtype)
-    b = rng.normal(size=(inner, columns)).astype(dtype)
+    a = rng.normal(size=(inner, rows) if transpose_a else (rows, inner)).astype(dtype)
+    b = rng.normal(size=(columns, inner) if transpose_b else (inner, columns)).astype(dtype)
     out = poisoned((rows, columns), dtype)
 
     def run() -> None:
-        backend.matmul(a, b, out)
+        backend.matmul(a, b, out, transpose_a, transpose_b)
 
     def verify() -> None:
         run()
-        bound = product_bound(dtype, inner, reference.matmul(np.abs(a), np.abs(b)))
-        assert_close(out, reference.matmul(a, b), bound)
+        left, right = a.T if transpose_a else a, b.T if transpose_b else b
+        bound = product_bound(dtype, inner, reference.matmul(np.abs(left), np.abs(right)))
+        assert_close(out, reference.matmul(left, right), bound)
 
     moved = traffic(a, b, out)
     return Case(run, verify, dtype, moved, moved, flops=2 * rows * inner * columns)
@@ -73,4 +95,5 @@ def linear(backend: Any, dtype: str, activation: str, rows: int, inputs: int, ou
         assert_close(slope, expected, Bound(error, error))
 
     moved = traffic(x, weight, bias, y, slope)
-    return Case(run, verify, dtype, moved, moved, flops=2 * rows * inputs * outputs)
+    asked = count_activation(use.formula, use.keywords).divided(y.size)
+    return Case(run, verify, dtype, moved, moved, 2 * rows * inputs * outputs, **asked)

@@ -17,6 +17,7 @@ from fastnn.plan import Training, lower
 
 from . import truth
 from .cases import BATCHES, Case
+from .counts import count_update
 
 LEARNING_RATES = {"SGD": 1e-2, "Adam": 1e-3}
 EPOCH_ROWS = 16384
@@ -125,7 +126,8 @@ def training_step(
         moved,
         kept * count + buffer_bytes(plan),
         flops(plan),
-        steps,
+        **count_update(optimizer.formula).divided(model.arena.flat.size),
+        steps=steps,
     )
 
 
