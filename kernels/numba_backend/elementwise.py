@@ -223,7 +223,8 @@ def outer_update_module(
 
     Arguments: weight, ld_weight, x, ldx, d, ldd, rows, columns, scalars, the slots; x and d have
     ``batch`` rows, x a column for each row of the weights. The gradient is the chain that the
-    product makes, to the bit. Bytes: those of the weights and slots, read and written once.
+    product makes, to the bit. Flops: 2 an element and row, and the formula's. Bytes: those of the
+    weights and slots, read and written once.
     """
     arguments = "pipipiiip" + _SLOTS
     kernel = only_kernel(arguments, dtype)
@@ -232,16 +233,24 @@ def outer_update_module(
     update = _Update(kernel, formula, scalars, clipped)
     x_rows = [kernel.at(x, builder.mul(ldx, integer(b))) for b in range(batch)]
     d_rows = [kernel.at(d, builder.mul(ldd, integer(b))) for b in range(batch)]
-    with kernel.loop(rows) as row:
-        factors = [kernel.splat(kernel.load(kernel.at(x_row, row))) for x_row in x_rows]
 
-        def body(column: ir.Value, mask: ir.Value | None) -> None:
-            g = kernel.constant(0.0)
-            for factor, d_row in zip(factors, d_rows, strict=True):
-                g = kernel.fma(factor, kernel.load_vector(kernel.at(d_row, column), mask), g)
-            update.apply([weight, *slots], ldw, row, column, mask, update.math.vector(g))
+    def walk(lanes: list[tuple[ir.Value, ir.Value | None]]) -> None:
+        held = [
+            [kernel.load_vector(kernel.at(d_row, column), mask) for column, mask in lanes]
+            for d_row in d_rows
+        ]
+        with kernel.loop(rows) as row:
+            grads = [kernel.constant(0.0)] * len(lanes)
+            for x_row, d_vectors in zip(x_rows, held, strict=True):
+                factor = kernel.splat(kernel.load(kernel.at(x_row, row)))
+                grads = [
+                    kernel.fma(factor, vector, grad)
+                    for vector, grad in zip(d_vectors, grads, strict=True)
+                ]
+            for (column, mask), grad in zip(lanes, grads, strict=True):
+                update.apply([weight, *slots], ldw, row, column, mask, update.math.vector(grad))
 
-        kernel.columns(columns, body, unroll=_UNROLL)
+    kernel.column_groups(columns, _UNROLL if batch * _UNROLL <= _HELD else 2, walk)
     kernel.finish()
     return builder.module
 
@@ -261,41 +270,32 @@ def sweep_module(dtype: str, formula: formulas.UpdateFormula, *, clipped: bool) 
     update = _Update(kernel, formula, scalars, clipped)
     goes_on = builder.icmp_signed("!=", accumulate, integer(0))
 
-    def sweep(begin: ir.Value, masks: list[ir.Value | None]) -> None:
-        """All rows of as many neighbouring vectors as there are masks."""
-        places = [builder.add(begin, integer(i * kernel.lanes)) for i in range(len(masks))]
-        lanes = list(zip(places, masks, strict=True))
-        grads = [kernel.load_vector(kernel.at(d, place), mask) for place, mask in lanes]
-        sums = [kernel.variable(zero) for _ in masks]
+    def walk(lanes: list[tuple[ir.Value, ir.Value | None]]) -> None:
+        grads = [kernel.load_vector(kernel.at(d, column), mask) for column, mask in lanes]
+        sums = [kernel.variable(zero) for _ in lanes]
         with builder.if_then(goes_on):
-            for (place, _), total in zip(lanes, sums, strict=True):
-                builder.store(kernel.load_vector(kernel.at(out, place)), total)
+            for (column, _), total in zip(lanes, sums, strict=True):
+                builder.store(kernel.load_vector(kernel.at(out, column)), total)
         with kernel.loop(rows) as row:
             factor, next_factor = (
                 kernel.splat(kernel.load(kernel.at(values, row))) for values in (x, next_x)
             )
-            for (place, mask), grad, total in zip(lanes, grads, sums, strict=True):
+            for (column, mask), grad, total in zip(lanes, grads, sums, strict=True):
                 g = update.math.vector(kernel.fma(factor, grad, zero))
-                moved = update.apply([weight, *slots], ldw, row, place, mask, g)
+                moved = update.apply([weight, *slots], ldw, row, column, mask, g)
                 builder.store(kernel.fma(next_factor, moved, builder.load(total)), total)
-        for (place, _), total in zip(lanes, sums, strict=True):
-            kernel.store_vector(builder.load(total), kernel.at(out, place))
+        for (column, _), total in zip(lanes, sums, strict=True):
+            kernel.store_vector(builder.load(total), kernel.at(out, column))
 
-    whole = builder.and_(columns, integer(-_UNROLL * kernel.lanes))
-    with kernel.loop(whole, _UNROLL * kernel.lanes) as column:
-        sweep(column, [None] * _UNROLL)
-    rest = kernel.builder.sub(columns, whole)
-
-    def last(column: ir.Value, mask: ir.Value | None) -> None:
-        sweep(builder.add(whole, column), [mask])
-
-    kernel.columns(rest, last)
+    kernel.column_groups(columns, _UNROLL, walk)
     kernel.finish()
     return builder.module
 
 
 _UNROLL = 4
 """Vectors to a turn of a loop whose body is short."""
+_HELD = 16
+"""Vectors of gradients that are kept in registers: half of those that AVX-512 has."""
 
 
 class _Update:

@@ -184,28 +184,33 @@ class Kernel:
         builder.branch(head)
         builder.position_at_end(after)
 
-    def columns(
+    def columns(self, count: ir.Value, body: Callable[[ir.Value, ir.Value | None], None]) -> None:
+        """Emit ``body(column, mask)`` for whole vectors (mask None), then for a masked rest."""
+        builder = self.builder
+        whole = builder.and_(count, integer(-self.lanes))
+        with self.loop(whole, self.lanes) as column:
+            body(column, None)
+        rest = builder.sub(count, whole)
+        with builder.if_then(builder.icmp_signed("!=", rest, integer(0))):
+            body(whole, self.first_lanes(rest))
+
+    def column_groups(
         self,
         count: ir.Value,
-        body: Callable[[ir.Value, ir.Value | None], None],
-        unroll: int = 1,
+        vectors: int,
+        body: Callable[[list[tuple[ir.Value, ir.Value | None]]], None],
     ) -> None:
-        """Emit ``body(column, mask)`` for whole vectors (mask None), then for a masked remainder.
+        """Emit ``body`` for groups of ``vectors`` neighbours, then for one vector after another.
 
-        ``unroll`` vectors are done to a turn of the loop, as long as there are so many.
+        ``body`` is given (column, mask) of each vector of the group, as in `columns`.
         """
-        builder = self.builder
-        done: ir.Value | int = 0
-        for vectors in (unroll, 1) if unroll > 1 else (1,):
-            step = vectors * self.lanes
-            whole = builder.and_(count, integer(-step))
-            with self.loop(whole, step, first=done) as column:
-                for vector in range(vectors):
-                    body(builder.add(column, integer(vector * self.lanes)), None)
-            done = whole
-        rest = builder.sub(count, done)
-        with builder.if_then(builder.icmp_signed("!=", rest, integer(0))):
-            body(done, self.first_lanes(rest))
+        step = vectors * self.lanes
+        whole = self.builder.and_(count, integer(-step))
+        with self.loop(whole, step) as column:
+            places = [self.builder.add(column, integer(i * self.lanes)) for i in range(vectors)]
+            body([(place, None) for place in places])
+        rest = self.builder.sub(count, whole)
+        self.columns(rest, lambda column, mask: body([(self.builder.add(whole, column), mask)]))
 
     def first_lanes(self, count: ir.Value) -> ir.Value:
         """A mask of the first ``count`` lanes."""

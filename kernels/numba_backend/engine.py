@@ -21,7 +21,6 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ..alignment import ALIGNMENT
 from . import table as t
 from . import workers
 
@@ -57,8 +56,8 @@ class Place(NamedTuple):
     begin: int  # the rows of the chunk that fall to this thread
     end: int
     counters: int  # the word of the first counter of this chunk
-    primed: int  # 1: the sweep of the step before has made the first layer's product
-    has_next: int  # 1: this step's sweep makes the next one's
+    primed: int  # 1: the step before has made ready what it can
+    has_next: int  # 1: this one does so for the next
 
 
 @intrinsic
@@ -100,11 +99,20 @@ def product_rows(p, tiles, begin, end, inner, a, lda, b, ldb, c, ldc, vectors, a
 
 
 @inline
+def in_turn(p, o, step):
+    """Where the first operand begins, which may have several places in turn."""
+    if p[o + t.PLACES]:
+        return p[o + t.A] + step % p[o + t.PLACES] * p[o + t.PLACE_BYTES]
+    return p[o + t.A]
+
+
+@inline
 def _linear(p, o, me, threads, at):
     """y = f(x W + b), or the gradient by the input d W' times the slope below."""
     size, panel_columns = p[t.ITEMSIZE], p[t.PANEL]
     inner, columns = p[o + t.INNER], p[o + t.COLUMNS]
-    a, lda, c, ldc = p[o + t.A], p[o + t.LDA], p[o + t.C], p[o + t.LDC]
+    a, lda, ldc = in_turn(p, o, at.step), p[o + t.LDA], p[o + t.LDC]
+    c = p[o + t.C] + at.step % 2 * p[o + t.SUMS_BYTES]
     panels = (columns + panel_columns - 1) // panel_columns
     if p[o + t.BY_COLUMNS]:
         panel, last_panel = share(panels, 1, me, threads)
@@ -112,11 +120,6 @@ def _linear(p, o, me, threads, at):
     else:
         panel, last_panel = 0, panels
         begin, end = at.begin, at.end
-    if p[o + t.SWEEPS]:
-        a += at.step % 2 * p[o + t.HALF]
-        if at.primed:
-            _finish_sums(p, o, panel, last_panel, columns, at)
-            return
     while panel < last_panel and begin < end:
         width = panel_width(p, columns, panel)
         vectors = width // p[t.LANES]
@@ -147,31 +150,21 @@ def _linear(p, o, me, threads, at):
 
 @inline
 def _gather_ahead(p, o, me, threads, at):
-    """The row of this step, if the step before has not gathered it, and that of the next.
+    """The rows that come up last of those that have a place; at first, of all that have one.
 
-    The last thread does it: to it fall the single rows of the other operations too.
+    Threads share out columns. What is written here is read behind a barrier: by a later step.
     """
-    if me < threads - 1:
-        return
-    even, size = p[o + t.C], p[o + t.HALF]
-    half = at.step % 2 * size
-    if not at.primed:
-        call(p[o + t.KERNEL], p[o + t.A], p[o + t.LDA], p[o + t.B], at.first, even + half, 0, 1,
-             p[o + t.COLUMNS])
-    if at.has_next:
-        call(p[o + t.KERNEL], p[o + t.A], p[o + t.LDA], p[o + t.B], at.first + 1,
-             even + size - half, 0, 1, p[o + t.COLUMNS])
-
-
-@inline
-def _finish_sums(p, o, panel, last_panel, columns, at):
-    """The tail of a product that the sweep of the step before has made."""
-    begin, end = panel * p[t.PANEL], min(columns, last_panel * p[t.PANEL])
-    if begin < end:
-        skip = begin * p[t.ITEMSIZE]
-        call(p[o + t.TAIL], p[o + t.SUMS] + skip, p[o + t.LDC], p[o + t.C] + skip, p[o + t.LDC],
-             p[o + t.SLOPE] + skip, p[o + t.LD_SLOPE], 1, end - begin, at.first_row, begin, 0,
-             at.step, p[o + t.EXTRA])
+    size, places = p[t.ITEMSIZE], p[o + t.PLACES]
+    begin, end = share(p[o + t.COLUMNS], p[t.LANES], me, threads)
+    step = at.step + (places - 1 if at.primed else 0)
+    while step < at.step + places and begin < end:
+        first = step * p[t.BATCH]
+        rows = min(p[t.BATCH], p[t.SAMPLES] - first)
+        if rows > 0:
+            out = p[o + t.C] + step % places * p[o + t.PLACE_BYTES] + begin * size
+            call(p[o + t.KERNEL], p[o + t.A] + begin * p[o + t.SOURCE_BYTES], p[o + t.LDA],
+                 p[o + t.B], first, out, p[o + t.LDC], rows, end - begin)
+        step += 1
 
 
 @inline
@@ -183,26 +176,26 @@ def _sweep(p, o, me, threads, at):
     size, panel_columns = p[t.ITEMSIZE], p[t.PANEL]
     inner, columns = p[o + t.INNER], p[o + t.COLUMNS]
     scalars = p[t.SCALARS] + at.step_in_run * p[t.SCALARS_STEP]
-    x = p[o + t.A] + at.step % 2 * p[o + t.HALF]
-    next_x = p[o + t.A] + (at.step + 1) % 2 * p[o + t.HALF]
+    x, next_x = in_turn(p, o, at.step), in_turn(p, o, at.step + 1)
+    sums = p[o + t.SUMS] + (at.step + 1) % 2 * p[o + t.SUMS_BYTES]
     panel, last_panel = share((columns + panel_columns - 1) // panel_columns, 1, me, threads)
     while panel < last_panel:
         column = panel * panel_columns
         width, valid = panel_width(p, columns, panel), min(panel_columns, columns - column)
         offset, skip = column * (inner + 1) * size, column * size
-        _sweep_rows(p, o, offset, width, x, skip, inner, valid,
-                    scalars + p[o + t.DECAYED] * p[t.SCALARS_HALF], next_x, 0)
-        _sweep_rows(p, o, offset + inner * width * size, width, p[t.ONES], skip, 1, valid,
-                    scalars + p[o + t.BIAS_DECAYED] * p[t.SCALARS_HALF], p[t.ONES], 1)
+        d, out = p[o + t.B] + skip, sums + skip
+        _sweep_rows(p, o, offset, width, x, d, inner, valid,
+                    scalars + p[o + t.DECAYED] * p[t.SCALARS_HALF], next_x, out, 0)
+        _sweep_rows(p, o, offset + inner * width * size, width, p[t.ONES], d, 1, valid,
+                    scalars + p[o + t.BIAS_DECAYED] * p[t.SCALARS_HALF], p[t.ONES], out, 1)
         panel += 1
 
 
 @inline
-def _sweep_rows(p, o, offset, width, x, skip, rows, valid, scalars, next_x, accumulate):
+def _sweep_rows(p, o, offset, width, x, d, rows, valid, scalars, next_x, out, accumulate):
     """The sweep over some rows of one panel."""
-    call(p[o + t.SWEEP], p[o + t.WEIGHT] + offset, width, x, p[o + t.B] + skip, rows, valid,
-         scalars, next_x, p[o + t.SUMS] + skip, accumulate, p[o + t.SLOT_0] + offset,
-         p[o + t.SLOT_1] + offset, p[o + t.SLOT_2] + offset)
+    call(p[o + t.SWEEP], p[o + t.WEIGHT] + offset, width, x, d, rows, valid, scalars, next_x, out,
+         accumulate, p[o + t.SLOT_0] + offset, p[o + t.SLOT_1] + offset, p[o + t.SLOT_2] + offset)
 
 
 @inline
@@ -238,7 +231,8 @@ def _dots(p, o, me, threads, rows):
     """
     size, panel_columns = p[t.ITEMSIZE], p[t.PANEL]
     inner, columns = p[o + t.INNER], p[o + t.COLUMNS]
-    begin, end = share(inner, p[t.LANES], me, threads)
+    step = panel_columns if p[o + t.BY_COLUMNS] else p[t.LANES]
+    begin, end = share(inner, step, me, threads)
     if begin >= end:
         return
     out = p[o + t.C] + begin * size
@@ -255,7 +249,7 @@ def _dots(p, o, me, threads, rows):
 
 
 @inline
-def _grad_unit(p, o, rows, panel, width, unit, unit_end, grad, accumulate):
+def _grad_unit(p, o, a, rows, panel, width, unit, unit_end, grad, accumulate):
     """grad[unit:unit_end] (+)= A' D for one panel, in blocks of the batch."""
     size, lanes = p[t.ITEMSIZE], p[t.LANES]
     lda, ldd = p[o + t.LDA], p[o + t.LDB]
@@ -270,7 +264,7 @@ def _grad_unit(p, o, rows, panel, width, unit, unit_end, grad, accumulate):
             row = unit
             while row < unit_end:
                 rest = heights + 2 * min(unit_end - row, t.TALLEST)
-                call(p[rest + 1], block, p[o + t.A] + (begin * lda + row) * size, lda,
+                call(p[rest + 1], block, a + (begin * lda + row) * size, lda,
                      d + (begin * ldd + column) * size, ldd,
                      grad + ((row - unit) * width + column) * size, width,
                      1 if accumulate or begin else 0, 0)
@@ -280,7 +274,8 @@ def _grad_unit(p, o, rows, panel, width, unit, unit_end, grad, accumulate):
 
 
 @inline
-def _narrow_grad_unit(p, o, rows, panel, columns, width, unit, unit_end, grad, accumulate, turned):
+def _narrow_grad_unit(p, o, a, rows, panel, columns, width, unit, unit_end, grad, accumulate,
+                      turned):
     """The same for a panel of so few ``columns`` that vectors had better lie along the unit.
 
     grad' (+)= D' A in ``turned``, then turned over: the same chain for each element.
@@ -292,7 +287,7 @@ def _narrow_grad_unit(p, o, rows, panel, columns, width, unit, unit_end, grad, a
     begin = 0
     while begin < rows:
         block = min(rows - begin, t.BATCH_BLOCK)
-        a = p[o + t.A] + (begin * lda + unit) * size
+        a_block = a + (begin * lda + unit) * size
         d = p[o + t.B] + (begin * ldd + panel * p[t.PANEL]) * size
         place = 0
         while place < height:
@@ -301,7 +296,7 @@ def _narrow_grad_unit(p, o, rows, panel, columns, width, unit, unit_end, grad, a
             column = 0
             while column < columns:
                 rest = heights + 2 * min(columns - column, t.TALLEST)
-                call(p[rest + 1], block, d + column * size, ldd, a + place * size, lda,
+                call(p[rest + 1], block, d + column * size, ldd, a_block + place * size, lda,
                      turned + (column * t.UNIT_ROWS + place) * size, t.UNIT_ROWS,
                      1 if accumulate or begin else 0, 0)
                 column += p[rest]
@@ -341,72 +336,88 @@ def _take(p, o, control, at):
 
 
 @inline
-def _next(p, o, control, at, work):
-    """The unit of work behind this one: one that nobody took, or the next of this thread's own."""
-    return _take(p, o, control, at) if p[t.SHARES_AS_IT_GOES] else work + 1
+def _outer(p, o, work, end, blocks, unit_rows, at):
+    """Units of weights updated by the gradient of a few rows: those of one panel at once."""
+    size, panel_columns = p[t.ITEMSIZE], p[t.PANEL]
+    inner, columns = p[o + t.INNER], p[o + t.COLUMNS]
+    scalars = p[t.SCALARS] + at.step_in_run * p[t.SCALARS_STEP]
+    a = in_turn(p, o, at.step)
+    while work < end:
+        panel, block = work // blocks, work % blocks
+        last_block = min(blocks, block + end - work)
+        width = panel_width(p, columns, panel)
+        valid = min(width, columns - panel * panel_columns)
+        begin, last = block * unit_rows, min(inner, last_block * unit_rows)
+        offset = panel * panel_columns * (inner + 1) * size
+        d = p[o + t.B] + panel * panel_columns * size
+        _outer_update(p, o, offset + begin * width * size, width, a + begin * size, p[o + t.LDA], d,
+                      last - begin, valid, scalars + p[o + t.DECAYED] * p[t.SCALARS_HALF])
+        if last == inner and p[o + t.HAS_BIAS]:
+            _outer_update(p, o, offset + inner * width * size, width, p[t.ONES], 0, d, 1, valid,
+                          scalars + p[o + t.BIAS_DECAYED] * p[t.SCALARS_HALF])
+        work += last_block - block
 
 
 @inline
 def _weights(p, o, control, me, threads, at):
     """The weight gradient of a layer, stored or consumed by the update; or the update alone.
 
-    A unit is UNIT_ROWS rows of one panel; the last unit of a panel has the bias too. The same
-    thread takes the same units in every step, unless threads share out work as they go.
+    A unit is some rows of one panel; the last unit of a panel has the bias too. The same thread
+    takes the same units in every step, unless threads share out work as they go.
     """
-    if p[o + t.SWEEPS] and at.has_next:
+    if p[o + t.SWEEP] and at.has_next:
         _sweep(p, o, me, threads, at)
         return
-    size, panel_columns = p[t.ITEMSIZE], p[t.PANEL]
+    lanes, panel_columns = p[t.LANES], p[t.PANEL]
     inner, columns = p[o + t.INNER], p[o + t.COLUMNS]
     panels = (columns + panel_columns - 1) // panel_columns
     blocks = (inner + t.UNIT_ROWS - 1) // t.UNIT_ROWS
-    lanes = p[t.LANES]
     unit_rows = ((inner + blocks - 1) // blocks + lanes - 1) // lanes * lanes
-    makes = p[o + t.OPERATION] == t.GRAD_WEIGHT
-    updates = not makes or p[o + t.UPDATES]
-    in_scratch = makes and p[o + t.UPDATES]
-    scratch = p[t.SCRATCH] + me * p[t.SCRATCH_BYTES]
-    scalars = p[t.SCALARS] + at.step_in_run * p[t.SCALARS_STEP]
-    add = 1 if at.chunk else 0
-    work, end = share(panels * blocks, 1, me, threads)
+    work, end = share(panels * blocks, blocks if p[o + t.BY_COLUMNS] else 1, me, threads)
+    if p[o + t.OUTER] and at.rows == p[o + t.OUTER_ROWS]:
+        _outer(p, o, work, end, blocks, unit_rows, at)
+        return
     if p[t.SHARES_AS_IT_GOES]:
         work, end = _take(p, o, control, at), panels * blocks
     while work < end:
-        panel, block = work // blocks, work % blocks
-        width = panel_width(p, columns, panel)
-        valid = min(width, columns - panel * panel_columns)
-        begin, last = block * unit_rows, min(inner, (block + 1) * unit_rows)
-        panel_offset = panel * panel_columns * (inner + 1) * size
-        offset = panel_offset + begin * width * size
+        _unit(p, o, work // blocks, work % blocks, blocks, unit_rows, at)
+        work = _take(p, o, control, at) if p[t.SHARES_AS_IT_GOES] else work + 1
+
+
+@inline
+def _unit(p, o, panel, block, blocks, unit_rows, at):
+    """The gradient of one unit of weights, stored or consumed by the update; or the update."""
+    size, panel_columns = p[t.ITEMSIZE], p[t.PANEL]
+    inner, columns = p[o + t.INNER], p[o + t.COLUMNS]
+    makes = p[o + t.OPERATION] == t.GRAD_WEIGHT
+    updates = not makes or p[o + t.UPDATES]
+    in_scratch = makes and p[o + t.UPDATES]
+    scratch = p[t.SCRATCH]
+    scalars = p[t.SCALARS] + at.step_in_run * p[t.SCALARS_STEP]
+    add = 1 if at.chunk else 0
+    width = panel_width(p, columns, panel)
+    valid = min(width, columns - panel * panel_columns)
+    begin, last = block * unit_rows, min(inner, (block + 1) * unit_rows)
+    panel_offset = panel * panel_columns * (inner + 1) * size
+    offset = panel_offset + begin * width * size
+    grad = scratch if in_scratch else p[o + t.GRAD] + offset
+    a = in_turn(p, o, at.step)
+    if makes and valid <= p[t.LANES] // 2:
+        turned = scratch + t.UNIT_ROWS * width * size
+        _narrow_grad_unit(p, o, a, at.rows, panel, valid, width, begin, last, grad, add, turned)
+    elif makes:
+        _grad_unit(p, o, a, at.rows, panel, width, begin, last, grad, add)
+    if updates:
+        _update(p, o, offset, width, grad, last - begin, valid,
+                scalars + p[o + t.DECAYED] * p[t.SCALARS_HALF])
+    if block == blocks - 1 and p[o + t.HAS_BIAS]:
+        offset = panel_offset + inner * width * size
         grad = scratch if in_scratch else p[o + t.GRAD] + offset
-        weight_scalars = scalars + p[o + t.DECAYED] * p[t.SCALARS_HALF]
-        bias_scalars = scalars + p[o + t.BIAS_DECAYED] * p[t.SCALARS_HALF]
-        bias_offset = panel_offset + inner * width * size
-        has_bias = block == blocks - 1 and p[o + t.HAS_BIAS]
-        if p[o + t.OUTER] and at.rows == p[o + t.OUTER_ROWS]:
-            d = p[o + t.B] + panel * panel_columns * size
-            x = p[o + t.A] + at.step % 2 * p[o + t.HALF] + begin * size
-            _outer_update(p, o, offset, width, x, p[o + t.LDA], d,
-                          last - begin, valid, weight_scalars)
-            if has_bias:
-                _outer_update(p, o, bias_offset, width, p[t.ONES], 0, d, 1, valid, bias_scalars)
-            work = _next(p, o, control, at, work)
-            continue
-        if makes and valid <= p[t.LANES] // 2:
-            turned = scratch + t.UNIT_ROWS * width * size
-            _narrow_grad_unit(p, o, at.rows, panel, valid, width, begin, last, grad, add, turned)
-        elif makes:
-            _grad_unit(p, o, at.rows, panel, width, begin, last, grad, add)
+        if makes:
+            _bias_grad(p, o, at.rows, panel, width, grad, add)
         if updates:
-            _update(p, o, offset, width, grad, last - begin, valid, weight_scalars)
-        if has_bias:
-            offset = bias_offset
-            grad = scratch if in_scratch else p[o + t.GRAD] + offset
-            if makes:
-                _bias_grad(p, o, at.rows, panel, width, grad, add)
-            if updates:
-                _update(p, o, offset, width, grad, 1, valid, bias_scalars)
-        work = _next(p, o, control, at, work)
+            _update(p, o, offset, width, grad, 1, valid,
+                    scalars + p[o + t.BIAS_DECAYED] * p[t.SCALARS_HALF])
 
 
 @inline
@@ -433,7 +444,7 @@ def _transpose(p, o, me, threads):
 
 
 @inline
-def _by_rows(p, o, me, at):
+def _by_rows(p, o, at):
     """Operations in which each row stands alone."""
     size, operation, kernel = p[t.ITEMSIZE], p[o + t.OPERATION], p[o + t.KERNEL]
     begin, end = at.begin, at.end
@@ -441,7 +452,7 @@ def _by_rows(p, o, me, at):
     if count <= 0:
         return
     lda, ldb, ldc, ld_slope = p[o + t.LDA], p[o + t.LDB], p[o + t.LDC], p[o + t.LD_SLOPE]
-    a, b = p[o + t.A] + begin * lda * size, p[o + t.B] + begin * ldb * size
+    a, b = in_turn(p, o, at.step) + begin * lda * size, p[o + t.B] + begin * ldb * size
     c, slope = p[o + t.C] + begin * ldc * size, p[o + t.SLOPE] + begin * ld_slope * size
     first_argument = o + t.ARGUMENTS
     if operation == t.GATHER:
@@ -452,8 +463,8 @@ def _by_rows(p, o, me, at):
     elif operation == t.MULTIPLY:
         call(kernel, c, ldc, slope, ld_slope, count, columns)
     elif operation == t.LOSS:
-        scale = p[t.BATCH_SCALE] + me * ALIGNMENT
-        call(kernel, a, lda, c, ldc, count, columns, at.first + begin, begin, scale, p[o + t.EXTRA])
+        call(kernel, a, lda, c, ldc, count, columns, at.first + begin, begin, p[t.BATCH_SCALE],
+             p[o + t.EXTRA])
     elif operation == t.SOFTMAX:
         call(kernel, a, lda, c, ldc, count, columns)
     elif operation == t.COPY_OUT:
@@ -487,16 +498,16 @@ def _by_columns(p, o, me, threads, at):
 
 
 @inline
-def _total(p, o, me, at):
+def _total(p, o, at):
     """Add up the chunk's loss and hits; returns whether the loss is finite.
 
     Every thread does this, in the same order, into places of its own, so that all agree without
     another barrier; the first thread's places are the record.
     """
-    record = at.step_in_run * p[t.ITEMSIZE] if me == 0 else -ALIGNMENT * me
+    record = at.step_in_run * p[t.RECORD_STEP]
     call(p[t.TOTAL_KERNEL], p[o + t.B], at.rows, p[t.HITS] + record, at.chunk, p[t.ONES])
     return call(p[t.TOTAL_KERNEL], p[o + t.A], at.rows, p[t.LOSSES] + record, at.chunk,
-                p[t.BATCH_SCALE] + me * ALIGNMENT)
+                p[t.BATCH_SCALE])
 
 
 @inline
@@ -523,14 +534,23 @@ def _flat_update(p, o, me, threads, step):
 
 
 @inline
+def _part(at, begin, end):
+    """The same place, with these rows to do."""
+    return Place(at.step, at.step_in_run, at.chunk, at.rows, at.rows_in_step, at.first_row,
+                 at.first, begin, end, at.counters, at.primed, at.has_next)
+
+
+@inline
 def _operate(p, o, control, me, threads, at):
     """Do one operation; returns whether training may go on."""
     operation = p[o + t.OPERATION]
+    if p[o + t.BY_EVERYONE]:
+        me, threads, at = 0, 1, _part(at, 0, at.rows)
     if operation == t.LINEAR or operation == t.GRAD_INPUT:
         _linear(p, o, me, threads, at)
     elif operation == t.GRAD_WEIGHT or operation == t.UPDATE:
         _weights(p, o, control, me, threads, at)
-    elif operation == t.GATHER and p[o + t.SWEEPS]:
+    elif operation == t.GATHER and p[o + t.PLACES]:
         _gather_ahead(p, o, me, threads, at)
     elif operation == t.LINEAR_IN_PLACE:
         _linear_in_place(p, o, at)
@@ -544,9 +564,9 @@ def _operate(p, o, control, me, threads, at):
         if at.chunk == 0 and (p[o + t.A] or at.step_in_run == 0
                               or at.rows_in_step < p[t.BATCH]):
             call(p[o + t.KERNEL], p[o + t.A], p[o + t.B], at.first, at.rows_in_step,
-                 p[t.BATCH_SCALE] + me * ALIGNMENT)
+                 p[t.BATCH_SCALE])
     elif operation == t.CHECK:
-        if not _total(p, o, me, at) and p[o + t.STRICT]:
+        if not _total(p, o, at) and p[o + t.STRICT]:
             return False
     elif operation == t.SQUARES:
         _squares(p, o, me, threads)
@@ -562,7 +582,7 @@ def _operate(p, o, control, me, threads, at):
     elif operation == t.MOMENTS or operation == t.COLUMN_TOTAL or operation == t.RUNNING:
         _by_columns(p, o, me, threads, at)
     else:
-        _by_rows(p, o, me, at)
+        _by_rows(p, o, at)
     return True
 
 
@@ -578,13 +598,19 @@ def _by_blocks(p, o, control, me, threads, at):
         begin = min(at.rows, p[p[t.BLOCKS] + block])
         end = min(at.rows, p[p[t.BLOCKS] + block + 1])
         if begin < end:
-            part = Place(at.step, at.step_in_run, at.chunk, at.rows, at.rows_in_step,
-                         at.first_row, at.first, begin, end, at.counters, 0, 0)
+            part = _part(at, begin, end)
             operation = o
             while operation < p[o + t.GROUP_END]:
                 _operate(p, operation, control, me, threads, part)
                 operation += t.WIDTH
         block = _take(p, o, control, at)
+
+
+@inline
+def _is_made_ahead(p, o):
+    """Whether the step before makes ready what this operation is to make."""
+    operation = p[o + t.OPERATION]
+    return operation == t.GATHER or (operation == t.LINEAR and p[o + t.SUMS_BYTES] > 0)
 
 
 @inline
@@ -596,13 +622,15 @@ def _walk(p, o, end, control, me, threads, at):
     """
     meetings = 0
     while o < end:
-        if p[o + t.GROUP_END]:
+        # what the step before has made ready neither is done again nor waits for anybody
+        made = at.primed and _is_made_ahead(p, o)
+        if made and p[o + t.OPERATION] == t.LINEAR:
+            pass
+        elif p[o + t.GROUP_END]:
             _by_blocks(p, o, control, me, threads, at)
             o = p[o + t.GROUP_END] - t.WIDTH
         elif not _operate(p, o, control, me, threads, at):
             return t.DIVERGED_HERE
-        # a product that is made already does not wait for the row
-        made = at.primed and p[o + t.OPERATION] == t.GATHER
         if p[o + t.BARRIER] and not made:
             meetings += 1
             if me == 0 and p[t.TAKES_LONG] and _late(p, control):
@@ -648,7 +676,7 @@ def run(p, control, me, threads):
         counters = t.CONTROL + turn % 2 * p[t.COUNTERS]
         if me == 0 and p[t.SHARES_AS_IT_GOES]:
             _clear(control, t.CONTROL + (turn + 1) % 2 * p[t.COUNTERS], p[t.COUNTERS])
-        has_next = 1 if p[t.SWEEPING] and step + 1 < last_step else 0
+        has_next = 1 if p[t.LOOKS_AHEAD] and step + 1 < last_step else 0
         at = Place(step, step - control[t.FIRST_STEP], chunk, rows, rows_in_step, first_row,
                    begin + first_row, mine, mine_end, counters, primed, has_next)
         step_ends = first_row + rows == rows_in_step

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import copy
+from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 
@@ -25,14 +26,18 @@ class Layout:
     ----------
     biases : dict of str to str
         For a weight, the bias that is packed behind it.
+    itemsize : int
+        Bytes of an element.
     trained : int
         Elements of the panels of everything that is trained.
     """
 
     def __init__(self, plan: Plan, binding: Binding, in_place: bool) -> None:
         self._plan, self._binding, self._in_place = plan, binding, in_place
-        self._dtype = plan.dtype
+        self._dtype, self.itemsize = plan.dtype, np.dtype(plan.dtype).itemsize
         self._alive: list[np.ndarray] = []
+        self._scratch: dict[str, np.ndarray] = {}
+        self._copies: list[Layout] = []
         self.biases = {
             row.reads[1]: row.reads[2]
             for row in plan.chunk
@@ -57,7 +62,7 @@ class Layout:
 
     def _lay_out_parameters(self) -> None:
         """One flat buffer for the parameters, one for each slot, one for gradients: same places."""
-        plan, line = self._plan, ALIGNMENT // np.dtype(self._dtype).itemsize
+        plan, line = self._plan, ALIGNMENT // self.itemsize
         packed = set(self.biases.values())
         self._places: dict[str, tuple[int, int]] = {}
         total = self.trained = 0
@@ -77,6 +82,29 @@ class Layout:
         self._weights = self.zeros(0 if self._in_place else total)
         self._slots = [self.zeros(self.trained) for _ in range(slots)]
         self._grads = self.zeros(self.trained if stores or self._binding.grads else 0)
+        bases = [] if self._in_place else [self._weights, *self._slots]
+        self._parts = {
+            name: [self._part(base, name) for base in bases if begin < base.size]
+            for name, (begin, _) in self._places.items()
+        }
+
+    def with_own(self, names: Collection[str]) -> Layout:
+        """The layout of one more thread, which has the buffers and parameters named for itself."""
+
+        def own(array: np.ndarray) -> np.ndarray:
+            return self.zeros(array.size).reshape(array.shape)
+
+        other = copy.copy(self)
+        other._buffers = self._buffers | {
+            name: own(array) for name, array in self._buffers.items() if name in names
+        }
+        other._parts = self._parts | {
+            name: [own(part) for part in parts]
+            for name, parts in self._parts.items()
+            if name in names
+        }
+        self._copies.append(other)
+        return other
 
     # -- memory --
 
@@ -85,6 +113,12 @@ class Layout:
         array = aligned(max(1, count), dtype or self._dtype)
         self._alive.append(array)
         return array
+
+    def scratch(self, name: str, count: int) -> int:
+        """Where ``count`` elements begin that operations of all threads know by this name."""
+        if name not in self._scratch:
+            self._scratch[name] = self.zeros(count)
+        return self._scratch[name].ctypes.data
 
     def number(self, value: float) -> int:
         """The address of one number."""
@@ -105,7 +139,7 @@ class Layout:
             return self._buffers[name].ctypes.data
         if self._in_place:
             return self._binding.arrays[name].ctypes.data
-        return self._part(self._weights, name).ctypes.data
+        return self._parts[name][0].ctypes.data
 
     def stride(self, name: str) -> int:
         """Elements from one row of a buffer to the next; 0 for what has no rows."""
@@ -121,7 +155,7 @@ class Layout:
 
     def slots(self, name: str) -> list[int]:
         """Where each optimizer slot of a parameter begins."""
-        return [self._part(base, name).ctypes.data for base in self._slots]
+        return [part.ctypes.data for part in self._parts[name][1:]]
 
     def _part(self, base: np.ndarray, name: str) -> np.ndarray:
         begin, size = self._places[name]
@@ -137,6 +171,11 @@ class Layout:
                     memory.pack(part, array, bias)
                 else:
                     part[: array.size] = array
+        for other in self._copies:
+            for name, parts in self._parts.items():
+                for part, own in zip(parts, other._parts[name], strict=True):
+                    if own is not part:
+                        own[...] = part
 
     def store(self) -> None:
         """Give them back; gradients too, where the binding has arrays for them."""

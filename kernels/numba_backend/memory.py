@@ -32,6 +32,16 @@ def panel_columns(dtype: str) -> int:
     return target().widest() * target().lanes(dtype)
 
 
+def panel_count(columns: int, dtype: str) -> int:
+    """Panels of so many columns."""
+    return -(-columns // panel_columns(dtype))
+
+
+def panels_evenly(columns: int, dtype: str, threads: int) -> bool:
+    """Whether threads get as many panels each."""
+    return panel_count(columns, dtype) % threads == 0
+
+
 def panel_size(inputs: int, outputs: int, dtype: str) -> int:
     """Elements of the panels of an (I, O) weight with its bias row."""
     return (inputs + 1) * padded(outputs, dtype)

@@ -26,7 +26,7 @@ class Predictor:
         out = np.zeros((plan.chunk_rows, plan.outputs), self._dtype)
         self._program = Program(plan, Binding(x, arrays, out=out), in_place=True)
         self._seen = aligned(t.ARRAY_WORDS, "int64")
-        self._addresses = self._program.table.ctypes.data, self._seen.ctypes.data
+        self._addresses = self._program.tables[0].ctypes.data, self._seen.ctypes.data
         self._predict = control("engine", "predict", "pppp", holds_gil=True)
 
     def __call__(self, x: np.ndarray) -> np.ndarray | None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..alignment import ALIGNMENT, aligned
+from ..alignment import aligned
 from ..contract import Binding, Plan
 from . import library, memory, products
 from . import table as t
+from .few_rows import done_by_everyone, look_ahead, looks_ahead, own_names, with_sweep
 from .layout import Layout
 from .machine import target
 from .schedule import (
@@ -18,8 +19,7 @@ from .schedule import (
     takes_work,
     turned_over_first,
 )
-from .sweep import let_sweep
-from .translate import Operation, Translator
+from .translate import Dropping, Operation, Translator
 from .workers import patience
 
 FLOPS_PER_CHECK = 2_000_000
@@ -47,8 +47,8 @@ class Program:
 
     Attributes
     ----------
-    table : ndarray of int64
-        What the engine walks.
+    tables : list of ndarray of int64
+        What the engine walks, for each thread.
     counters : int
         Words that the engine wants, twice, to count what threads have taken.
     losses, hits : ndarray
@@ -56,22 +56,41 @@ class Program:
     """
 
     def __init__(self, plan: Plan, binding: Binding, in_place: bool = False) -> None:
+        plan = with_sweep(plan, binding)
         self._plan, self._binding = plan, binding
-        self._itemsize = np.dtype(plan.dtype).itemsize
         self._layout = Layout(plan, binding, in_place)
         self._takes = takes_work(plan, binding.threads)
-        translator = Translator(plan, binding, self._layout, in_place, self._takes)
-        chunk, step = translator.operations(plan.chunk), translator.operations(plan.step)
-        turned_over_first(chunk)
-        place_barriers([*chunk, *step])
-        self._sweeps = let_sweep(chunk, plan, binding.threads, self._layout)
-        if self._takes:
-            group_rows(chunk)
-        self._droppings = translator.droppings
+        self._looks_ahead = looks_ahead(plan)
+        self._droppings: list[Dropping] = []
         self._order: np.ndarray | None = None
-        self._order_words = translator.order_words
-        self._write_table(chunk, step, in_place)
+        self._order_words: list[tuple[np.ndarray, int]] = []
+        self._translate(in_place)
         self.losses = self.hits = np.zeros(0, plan.dtype)
+
+    def _translate(self, in_place: bool) -> None:
+        """A table for each thread; all have the same operations, on what they share or own."""
+        plan, binding, layout = self._plan, self._binding, self._layout
+        everyone = done_by_everyone(plan, binding.threads)
+        own = own_names(everyone)
+        parts = []
+        for number in range(binding.threads if own else 1):
+            of_thread = layout.with_own(own) if number else layout
+            translator = Translator(plan, binding, of_thread, in_place, self._takes, everyone)
+            chunk, step = translator.operations(plan.chunk), translator.operations(plan.step)
+            turned_over_first(chunk)
+            if self._looks_ahead:
+                look_ahead(chunk, plan, layout)
+            place_barriers([*chunk, *step], own)
+            if self._takes:
+                group_rows(chunk)
+            parts.append((chunk, step))
+            self._droppings += translator.droppings
+            self._order_words += translator.order_words
+        self.counters = sum(map(len, parts[0])) if self._takes else 0
+        self.tables = [
+            self._table(*parts[number if own else 0], number, in_place)
+            for number in range(binding.threads)
+        ]
 
     def load(self) -> None:
         """Take parameters, constants and slots from the arrays of the binding."""
@@ -92,7 +111,8 @@ class Program:
         steps: int,
     ) -> None:
         """Get an epoch ready, or what is left of it: ``steps`` steps; see the contract's Run."""
-        self.table[t.SAMPLES] = samples
+        for table in self.tables:
+            table[t.SAMPLES] = samples
         self._set_order(order)
         for dropping in self._droppings:
             dropping.set_epoch(epoch)
@@ -112,22 +132,24 @@ class Program:
             limit = np.full((*scalars.shape[:2], 1), self._plan.clip_value)
             scalars = np.concatenate([scalars, limit], axis=2)
         self._scalars = np.ascontiguousarray(scalars, self._plan.dtype)
-        self.table[t.SCALARS] = self._scalars.ctypes.data
-        self.table[t.SCALARS_HALF] = self._scalars.shape[2] * self._itemsize
-        self.table[t.SCALARS_STEP] = 2 * self._scalars.shape[2] * self._itemsize
+        half = self._scalars.shape[2] * self._layout.itemsize
+        for table in self.tables:
+            table[t.SCALARS] = self._scalars.ctypes.data
+            table[t.SCALARS_HALF], table[t.SCALARS_STEP] = half, 2 * half
 
     def _make_room(self, steps: int) -> None:
-        """Make the record long enough; other threads than the first write before its begin."""
+        """Make the record long enough; the first thread's table has it."""
         if steps <= self.losses.size:
             return
-        spare = ALIGNMENT * self._binding.threads // self._itemsize
-        self.losses, self.hits = (self._layout.zeros(spare + steps)[spare:] for _ in range(2))
-        self.table[t.LOSSES] = self.losses.ctypes.data
-        self.table[t.HITS] = self.hits.ctypes.data
+        self.losses, self.hits = (self._layout.zeros(steps) for _ in range(2))
+        self.tables[0][t.LOSSES] = self.losses.ctypes.data
+        self.tables[0][t.HITS] = self.hits.ctypes.data
 
     # -- the table --
 
-    def _write_table(self, chunk: list[Operation], step: list[Operation], in_place: bool) -> None:
+    def _table(
+        self, chunk: list[Operation], step: list[Operation], thread: int, in_place: bool
+    ) -> np.ndarray:
         """The header, a row for each operation, then the tables of tiles."""
         kinds = (products.EDGE,) if in_place else (products.ROWS, products.COLUMNS)
         tiles = {kind: library.tile_table(self._plan.dtype, kind) for kind in kinds}
@@ -136,9 +158,8 @@ class Program:
         step_end = t.HEADER + len(operations) * t.WIDTH
         blocks = row_blocks(self._plan.chunk_rows, self._binding.threads)
         tiles_end = step_end + sum(map(len, tiles.values()))
-        self.counters = len(operations) if self._takes else 0
-        self.table = table = aligned(tiles_end + len(blocks), "int64")
-        for word, value in self._header(chunk_end, step_end).items():
+        table = aligned(tiles_end + len(blocks), "int64")
+        for word, value in self._header(chunk_end, step_end, thread).items():
             table[word] = value
         table[t.BLOCKS], table[t.BLOCK_COUNT] = tiles_end, len(blocks) - 1
         table[tiles_end:] = blocks
@@ -156,9 +177,10 @@ class Program:
             table[_TILE_WORDS[kind]] = begin
             table[begin : begin + len(words)] = words
             begin += len(words)
+        return table
 
-    def _header(self, chunk_end: int, step_end: int) -> dict[int, int]:
-        plan, layout, threads = self._plan, self._layout, self._binding.threads
+    def _header(self, chunk_end: int, step_end: int, thread: int) -> dict[int, int]:
+        plan, layout = self._plan, self._layout
         unit = t.UNIT_ROWS * memory.panel_columns(plan.dtype)
         widest, support, flops = target().widest(), library.support_kernels(), _flops(plan)
         return library.header(plan.dtype) | {
@@ -171,11 +193,13 @@ class Program:
             t.CHECK_EVERY: max(1, FLOPS_PER_CHECK // (1 + flops)),
             t.TAKES_LONG: int(flops > LONG_CHUNK),
             t.PATIENCE: patience(flops),
-            t.CLIP_SCALE: layout.zeros(1).ctypes.data,
-            t.BATCH_SCALE: layout.zeros(threads * ALIGNMENT // self._itemsize).ctypes.data,
+            t.CLIP_SCALE: layout.scratch("clip scale", 1),
+            t.BATCH_SCALE: layout.number(0.0),
             t.ONES: layout.number(1.0),
-            t.SCRATCH: layout.zeros(threads * unit).ctypes.data,
-            t.SCRATCH_BYTES: unit * self._itemsize,
+            t.SCRATCH: layout.zeros(unit).ctypes.data,
+            t.LOSSES: layout.number(0.0),
+            t.HITS: layout.number(0.0),
+            t.RECORD_STEP: 0 if thread else layout.itemsize,
             t.CLOCK: support["clock"],
             t.TOTAL_KERNEL: library.plain(plan.dtype, "total") if plan.loss else 0,
             t.WIDEST: widest,
@@ -183,7 +207,7 @@ class Program:
             t.TAKE: support["take"],
             t.SHARES_AS_IT_GOES: int(self._takes),
             t.COUNTERS: self.counters,
-            t.SWEEPING: int(self._sweeps),
+            t.LOOKS_AHEAD: int(self._looks_ahead),
         }
 
 

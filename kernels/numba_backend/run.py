@@ -24,6 +24,7 @@ class NumbaRun:
         self._run = control("engine", "run", "ppii")
         self.plan, self.threads = plan, binding.threads
         self._program = Program(plan, binding)
+        self._tables = [table.ctypes.data for table in self._program.tables]
         self._control = aligned(t.CONTROL + 2 * self._program.counters, "int64")
         self.load()
 
@@ -52,8 +53,8 @@ class NumbaRun:
         words[t.STOP] = words[t.STOP_ODD] = words[t.PAUSE] = words[t.PAUSE_ODD] = 0
         words[t.CONTROL :] = 0
         words[t.DEADLINE] = time.monotonic_ns() + int(seconds * 1e9)
-        addresses = self._program.table.ctypes.data, words.ctypes.data
-        together(threads, lambda me: run(*addresses, me, threads))
+        tables, control_words = self._tables, words.ctypes.data
+        together(threads, lambda me: run(tables[me], control_words, me, threads))
         return _OUTCOMES[int(words[t.STATUS])]
 
     def losses(self) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from ..contract import Plan
 from . import table as t
@@ -55,20 +55,27 @@ def turned_over_first(operations: list[Operation]) -> None:
         turned[-1].barrier = True
 
 
-def place_barriers(operations: Sequence[Operation]) -> None:
-    """Put a barrier before each operation that touches what another share has touched since."""
+def place_barriers(operations: Sequence[Operation], own: Collection[str] = ()) -> None:
+    """Put a barrier before each operation that touches what another share has touched since.
+
+    Of the names in ``own`` every thread has a copy, which nobody else touches.
+    """
     since: list[Operation] = []
     for number, operation in enumerate(operations):
         if number and operations[number - 1].barrier:
             since = []
-        touched = set(operation.reads) | set(operation.writes)
-        for other in since:
-            conflict = touched & set(other.writes) or set(operation.writes) & set(other.reads)
-            if conflict and operation.share != other.share:
-                operations[number - 1].barrier = True
-                since = []
-                break
+        if any(_conflict(other, operation, own) for other in since):
+            operations[number - 1].barrier = True
+            since = []
         since.append(operation)
+
+
+def _conflict(first: Operation, second: Operation, own: Collection[str]) -> bool:
+    """Whether a thread may touch in ``second`` what another still wants in ``first``."""
+    written, then_written = set(first.writes), set(second.writes)
+    names = written & {*second.reads, *then_written} | then_written & set(first.reads)
+    whole = {*first.whole, *second.whole}
+    return any(first.share != second.share or name in whole for name in names - set(own))
 
 
 def group_rows(operations: Sequence[Operation]) -> None:

@@ -24,12 +24,13 @@ from __future__ import annotations
     SCALARS_STEP,
     SCALARS_HALF,
     CLIP_SCALE,  # address of the factor of norm clipping
-    BATCH_SCALE,  # address of 1 / batch weight, a cache line a thread
+    BATCH_SCALE,  # address of 1 / batch weight
     ONES,  # address of 1.0
-    SCRATCH,  # address of the first thread's gradient tile, and bytes a thread
-    SCRATCH_BYTES,
-    LOSSES,  # address of the loss of each step
-    HITS,  # address of the hits of each step
+    SCRATCH,  # address of a unit of gradients; where threads share a table, the first thread's,
+    SCRATCH_BYTES,  # and bytes a thread
+    LOSSES,  # addresses of the loss and the hits of each step, and bytes a step: 0 where it is not
+    HITS,  # this thread that keeps the record
+    RECORD_STEP,
     CLOCK,  # addresses of kernels
     BARRIER_KERNEL,
     FLUSH_KERNEL,
@@ -46,9 +47,9 @@ from __future__ import annotations
     BLOCK_COUNT,
     COUNTERS,  # how many operations count what is taken of them
     PATIENCE,  # looks at a barrier before a thread gives its core away
-    SWEEPING,  # 1: the first layer's update and next product share a pass
+    LOOKS_AHEAD,  # 1: a step makes something ready for the next: rows, or even the first product
     TAKES_LONG,  # 1: a run may stop between the operations of a chunk
-) = range(39)
+) = range(40)
 HEADER = 40
 
 # ---- tables of tiles: for each width in vectors, for each count of rows that are left, ----
@@ -62,7 +63,8 @@ EDGE_VECTORS = 8  # vectors across a tile of one row over weights as their owner
 (
     OPERATION,
     KERNEL,  # the kernel of the operation, or the tail of a product
-    BY_COLUMNS,  # 1: threads share out columns; 0: rows
+    BY_COLUMNS,  # 1: threads share out columns, in panels
+    BY_EVERYONE,  # 1: every thread does all of it, for itself
     BARRIER,  # 1: all threads meet behind this operation
     COLUMNS,
     INNER,  # the dimension that a product sums over; of a weight gradient, the weight's rows
@@ -92,11 +94,13 @@ EDGE_VECTORS = 8  # vectors across a tile of one row over weights as their owner
     BIAS,  # the bias, where it does not stand behind the weights
     GROUP_END,  # the word behind a group of operations that are done block of rows by block
     COUNTER,  # the number of the counter of what is taken
-    SWEEPS,  # 1: a row's update and the next row's product share a pass over these weights
-    SWEEP,  # the kernel that does both
-    HALF,  # bytes from the rows of even steps to those of odd ones
-    SUMS,  # what the next row's product comes to before the tail
-) = range(36)
+    SWEEP,  # the kernel in which a row's update and the next row's product share a pass
+    PLACES,  # the places that the first operand (of a gather: the rows) has in turn, step by step
+    PLACE_BYTES,  # from one to the next
+    SUMS,  # the first of two places for what the next row's product comes to, used in turn
+    SUMS_BYTES,
+    SOURCE_BYTES,  # of an element of the data
+) = range(39)
 MOST_SLOTS = 3
 ARGUMENTS = WEIGHT  # an operation without weights keeps addresses that its kernel wants from here
 WIDTH = 40
@@ -141,7 +145,7 @@ WIDTH = 40
     TIME,  # two words for the clock to write
     TIME_NANO,
     FIRST_STEP,  # the step whose scalars and record come first
-    PRIMED,  # 1: the first layer's product is made already
+    PRIMED,  # 1: what the step before makes ready is there
     NEXT_OPERATION,  # the word of the table to go on at
     PAUSE,  # two flags like STOP, for the meetings within a chunk
     PAUSE_ODD,

@@ -19,6 +19,8 @@ COLUMN_SPLIT_ROWS = 128
 """Up to this many rows a chunk, threads share out columns: each keeps its weights in its cache."""
 BY_ROWS = ("rows",)
 """The share of operations whose threads share out the chunk's rows."""
+BY_EVERYONE = ("everyone",)
+"""The share of operations that every thread does for itself."""
 
 
 @dataclass
@@ -33,13 +35,15 @@ class Operation:
         What it touches, by names that mean the same in every operation.
     share : hashable
         How threads divide it: two operations with the same share need no barrier between them,
-        because each thread reads only what it wrote itself.
+        because each thread reads only what it wrote itself, but for what it reads whole.
     order_field : int or None
         The field for the address of an epoch's order, which is known when the epoch begins.
     barrier : bool
         Whether all threads meet behind it.
     group : int
         At the first of operations that are done block of rows by block: how many they are.
+    whole : tuple of str
+        What every thread reads all of, however they divide the rest.
     """
 
     words: dict[int, int]
@@ -49,6 +53,7 @@ class Operation:
     order_field: int | None = None
     barrier: bool = False
     group: int = 0
+    whole: tuple[str, ...] = ()
 
 
 class Dropping(NamedTuple):
@@ -74,6 +79,8 @@ class Translator:
         As the layout's: weights are read where the binding has them.
     takes_work : bool
         No thread has units of weights for good.
+    by_everyone : sequence of Row
+        What every thread does for itself.
 
     Attributes
     ----------
@@ -83,17 +90,31 @@ class Translator:
     """
 
     def __init__(
-        self, plan: Plan, binding: Binding, layout: Layout, in_place: bool, takes_work: bool
+        self,
+        plan: Plan,
+        binding: Binding,
+        layout: Layout,
+        in_place: bool,
+        takes_work: bool,
+        by_everyone: Sequence[Row],
     ) -> None:
         self._plan, self._binding, self._layout = plan, binding, layout
         self._in_place, self._takes_work, self._dtype = in_place, takes_work, plan.dtype
+        self._by_everyone = by_everyone
         self._decayed = {parameter.name: parameter.decayed for parameter in plan.parameters}
         self.droppings: list[Dropping] = []
         self.order_words: list[tuple[np.ndarray, int]] = []
 
     def operations(self, rows: Iterable[Row]) -> list[Operation]:
         """The operations of some rows, in order."""
-        return [operation for row in rows for operation in getattr(self, f"_{row.op}")(row)]
+        operations = []
+        for row in rows:
+            for operation in getattr(self, f"_{row.op}")(row):
+                if row in self._by_everyone:
+                    operation.words[t.BY_EVERYONE] = 1
+                    operation.share = BY_EVERYONE
+                operations.append(operation)
+        return operations
 
     # -- parts --
 
@@ -113,11 +134,11 @@ class Translator:
 
     def _shared_by_columns(self, operation: Operation, columns: int) -> Operation:
         """The product, its columns shared out instead of its rows where that is better."""
-        threads = self._binding.threads
-        panels = -(-columns // memory.panel_columns(self._dtype))
-        if threads > 1 and self._plan.chunk_rows <= COLUMN_SPLIT_ROWS and panels >= threads:
+        panels = memory.panel_count(columns, self._dtype)
+        if self._plan.chunk_rows <= COLUMN_SPLIT_ROWS and panels >= self._binding.threads > 1:
             operation.words[t.BY_COLUMNS] = 1
-            operation.share = _Alone()
+            operation.share = _by_panels(columns)
+            operation.whole = (operation.reads[0],)
         return operation
 
     def _map_words(self, dropout: Dropout | None, learned: Sequence[Learned] = ()) -> int:
@@ -150,6 +171,7 @@ class Translator:
             COLUMNS=self._plan.inputs,
             A=x.ctypes.data,
             LDA=x.strides[0],
+            SOURCE_BYTES=x.itemsize,
             TAIL=self._plain("finite") if self._in_place else 0,
             **self._place(out, "C", "LDC"),
         )
@@ -217,11 +239,11 @@ class Translator:
             yield from self._product_with_transposed(row, multiply, places)
             return
         inputs, outputs = self._plan.shape(weight)
-        yield _operation(
+        operation = _operation(
             t.DOTS,
             row.reads,
             row.writes,
-            _Alone(),
+            Alone(),
             KERNEL=self._plain("dots"),
             TAIL=multiply,
             INNER=inputs,
@@ -229,6 +251,10 @@ class Translator:
             B=self._layout.address(weight),
             **places,
         )
+        if memory.panels_evenly(inputs, self._dtype, self._binding.threads):
+            operation.words[t.BY_COLUMNS] = 1
+            operation.share, operation.whole = _by_panels(inputs), (grad, weight)
+        yield operation
 
     def _product_with_transposed(
         self, row: Row, multiply: int, places: dict[str, int]
@@ -236,13 +262,14 @@ class Translator:
         """The gradient by the inputs through panels of the transposed weights, made first."""
         grad, weight, *slope = row.reads
         inputs, outputs = self._plan.shape(weight)
-        turned = self._layout.zeros(outputs * memory.padded(inputs, self._dtype)).ctypes.data
         turned_name = f"{weight}'"
+        size = outputs * memory.padded(inputs, self._dtype)
+        turned = self._layout.scratch(turned_name, size)
         yield _operation(
             t.TRANSPOSE,
             (weight,),
             (turned_name,),
-            _Alone(),
+            Alone(),
             KERNEL=self._plain("transpose"),
             INNER=inputs,
             COLUMNS=outputs,
@@ -278,7 +305,7 @@ class Translator:
                 )
         else:
             words["GRAD"] = self._layout.grad(weight)
-        yield _operation(
+        operation = _operation(
             t.GRAD_WEIGHT,
             (x, grad),
             writes,
@@ -290,12 +317,16 @@ class Translator:
             **self._place(grad, "B", "LDB"),
             **words,
         )
+        few = plan.batch_rows <= FEW_ROWS
+        if few and memory.panels_evenly(outputs, self._dtype, self._binding.threads):
+            share_panels(operation)
+        yield operation
 
     # -- updates --
 
     def _units(self, weight: str) -> Hashable:
         """The share of the units of a weight."""
-        return _Alone() if self._takes_work else ("units", weight)
+        return Alone() if self._takes_work else ("units", weight)
 
     def _update_words(self, name: str) -> dict[str, int]:
         """The words for an optimizer step of a parameter, and of the bias packed behind it."""
@@ -329,12 +360,12 @@ class Translator:
         layout, limit = self._layout, self._plan.clip_norm
         assert limit is not None
         count = -(-layout.trained // t.SQUARES_BLOCK)
-        partials = layout.zeros(count).ctypes.data
+        partials = layout.scratch("partials", count)
         yield _operation(
             t.SQUARES,
             ("grads",),
             ("partials",),
-            _Alone(),
+            Alone(),
             KERNEL=self._plain("squares"),
             A=layout.grads(),
             COLUMNS=layout.trained,
@@ -345,7 +376,7 @@ class Translator:
             t.CLIP,
             ("partials",),
             ("clip_scale",),
-            _Alone(),
+            Alone(),
             KERNEL=self._plain("clip_scale"),
             A=layout.number(limit),
             COLUMNS=count,
@@ -422,7 +453,7 @@ class Translator:
             t.WEIGH,
             (),
             (),
-            _Alone(),
+            Alone(),
             order_field=t.B,
             KERNEL=self._plain("batch_scale"),
             A=0 if weights is None else weights.ctypes.data,
@@ -464,7 +495,7 @@ class Translator:
             t.CHECK,
             row.reads,
             (),
-            _Alone(),
+            Alone(),
             A=self._layout.address(row_losses),
             B=self._layout.address(row_hits),
             STRICT=int(self._plan.update is not None),
@@ -545,7 +576,7 @@ class Translator:
         shared = self._plan.shape(name) == (1,) and columns != 1
         total = out
         if shared:
-            total = self._layout.zeros(memory.padded(columns, self._dtype)).ctypes.data
+            total = self._layout.scratch(f"{name} by column", memory.padded(columns, self._dtype))
         made = f"grad {name}"
         yield _operation(
             t.COLUMN_TOTAL,
@@ -560,11 +591,23 @@ class Translator:
         )
         if shared:
             yield _operation(
-                t.SUM, (made,), (made, "grads"), _Alone(), COLUMNS=columns, A=total, C=out
+                t.SUM, (made,), (made, "grads"), Alone(), COLUMNS=columns, A=total, C=out
             )
 
 
-class _Alone:
+def share_panels(gradient: Operation) -> None:
+    """Let threads share out a weight gradient in whole panels."""
+    gradient.words[t.BY_COLUMNS] = 1
+    gradient.share = _by_panels(gradient.words[t.COLUMNS])
+    gradient.whole = gradient.reads[:1]
+
+
+def _by_panels(columns: int) -> Hashable:
+    """The share of operations whose threads have whole panels of so many columns."""
+    return ("panels", columns)
+
+
+class Alone:
     """A share like no other's: whoever needs what such an operation wrote must wait for all."""
 
 

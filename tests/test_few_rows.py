@@ -1,4 +1,4 @@
-"""Rows one by one: the update of one and the product of the next in one pass, to the same bits."""
+"""Steps of a few rows: swept, gathered ahead, or done by every thread: always the same bits."""
 
 from __future__ import annotations
 
@@ -14,11 +14,26 @@ ROWS = 23
 
 
 def networks():
-    """Layers whose first product is made by the sweep, or must not be, by name."""
+    """Layers whose first product is made by the sweep, or must not be; large and small; by name."""
     linear, relu = fastnn.Linear, fastnn.ReLU
     return {
         "relu": lambda: [linear(37, 130), relu(), linear(130, 3)],
         "narrow": lambda: [linear(5, 7), fastnn.Tanh(), linear(7, 3)],
+        "large, then small": lambda: [
+            linear(37, 130),
+            relu(),
+            linear(130, 66),
+            relu(),
+            linear(66, 3),
+        ],
+        "small, then large": lambda: [
+            linear(37, 10),
+            relu(),
+            linear(10, 500),
+            relu(),
+            linear(500, 3),
+        ],
+        "norm": lambda: [linear(37, 130), fastnn.BatchNorm1d(130), relu(), linear(130, 3)],
         "one layer": lambda: [linear(37, 3)],
         "no activation": lambda: [linear(37, 70), linear(70, 3)],
         "dropout": lambda: [linear(37, 130), relu(), fastnn.Dropout(0.4), linear(130, 3)],
@@ -28,21 +43,21 @@ def networks():
     }
 
 
-def train(layers, optimizer, dtype, threads, *, stored=False, slices=None, epochs=2):
-    """Losses, weights and slots after epochs of single rows."""
+def train(layers, optimizer, dtype, threads, *, batch=1, stored=False, slices=None, epochs=2):
+    """Losses, weights and slots after epochs of a few rows a step."""
     model = fastnn.Sequential(*layers(), seed=1, dtype=dtype)
     optimizer.attach(model)
     rng = np.random.default_rng(0)
     x, labels = rng.standard_normal((ROWS, model.inputs)), rng.integers(0, 3, ROWS)
     training = Training(optimizer.formula, keep_gradients=stored)
     loss = fastnn.CrossEntropyLoss().use
-    plan = lower(model.layers, model.inputs, 1, dtype, loss=loss, training=training)
+    plan = lower(model.layers, model.inputs, batch, dtype, loss=loss, training=training)
     slots = {name: optimizer.slots_of(name) for name in model.arena}
     binding = Binding(x, model.arrays(), labels, slots=slots, threads=threads, seed=5)
     run = fastnn.get_backend("numba").start(plan, binding)
-    losses = []
+    losses, steps = [], -(-ROWS // batch)
     for epoch in range(epochs):
-        scalars = optimizer.scalars(epoch * ROWS, np.full(ROWS, 0.01), dtype)
+        scalars = optimizer.scalars(epoch * steps, np.full(steps, 0.01), dtype)
         run.begin(rng.permutation(ROWS), ROWS, scalars, epoch)
         stops = 0
         while run.advance(0.0 if slices else 9.0) == "stopped":
@@ -50,7 +65,7 @@ def train(layers, optimizer, dtype, threads, *, stored=False, slices=None, epoch
             if slices == "store":
                 run.store()
                 run.load()
-        assert stops == (ROWS - 1 if slices else 0)
+        assert stops == (steps - 1 if slices else 0)
         losses.append(run.losses())
     run.store()
     return np.concatenate([*losses, model.arena.flat, *(slot.flat for slot in optimizer.slots)])
@@ -59,21 +74,24 @@ def train(layers, optimizer, dtype, threads, *, stored=False, slices=None, epoch
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", networks())
 @pytest.mark.parametrize("make", [fastnn.SGD, fastnn.Momentum, fastnn.AdamW])
-def test_sweeps_give_the_bits_of_stored_gradients(make, name, dtype):
+@pytest.mark.parametrize("batch", [1, 2, 5, 8])
+def test_few_rows_give_the_bits_of_stored_gradients(batch, make, name, dtype):
     layers = networks()[name]
-    expected = train(layers, make(0.01), dtype, 1, stored=True)
+    expected = train(layers, make(0.01), dtype, 1, batch=batch, stored=True)
     assert np.isfinite(expected).all()
-    for threads in (1, 2, 3):
-        np.testing.assert_array_equal(train(layers, make(0.01), dtype, threads), expected)
+    for threads in (1, 2, 3, 4):
+        found = train(layers, make(0.01), dtype, threads, batch=batch)
+        np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("slices", ["stop", "store"])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_sweep_that_is_cut_short_goes_on_where_it_was(threads, slices, monkeypatch):
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_run_that_is_cut_short_goes_on_where_it_was(batch, threads, slices, monkeypatch):
     layers = networks()["relu"]
-    expected = train(layers, fastnn.Adam(0.01), "float32", threads)
+    expected = train(layers, fastnn.Adam(0.01), "float32", threads, batch=batch)
     monkeypatch.setattr(program, "FLOPS_PER_CHECK", 1)
-    found = train(layers, fastnn.Adam(0.01), "float32", threads, slices=slices)
+    found = train(layers, fastnn.Adam(0.01), "float32", threads, batch=batch, slices=slices)
     np.testing.assert_array_equal(found, expected)
 
 
