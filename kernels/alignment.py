@@ -9,7 +9,7 @@ ALIGNMENT = 64
 
 
 def aligned(count: int, dtype: str) -> np.ndarray:
-    """``count`` zeros that begin on a cache line.
+    """``count`` zeros that begin on a cache line, of which nobody else has the rest of the last.
 
     Parameters
     ----------
@@ -25,7 +25,8 @@ def aligned(count: int, dtype: str) -> np.ndarray:
     >>> aligned(3, "float32")
     array([0., 0., 0.], dtype=float32)
     """
-    itemsize = np.dtype(dtype).itemsize
-    raw = np.zeros(count * itemsize + ALIGNMENT, np.uint8)
+    size = count * np.dtype(dtype).itemsize
+    lines = -(-size // ALIGNMENT)
+    raw = np.zeros((lines + 1) * ALIGNMENT, np.uint8)
     begin = -raw.ctypes.data % ALIGNMENT
-    return raw[begin : begin + count * itemsize].view(dtype)
+    return raw[begin : begin + size].view(dtype)

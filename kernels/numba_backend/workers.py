@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import queue
 import threading
@@ -21,9 +22,10 @@ def together(threads: int, work: Callable[[int], Any]) -> Any:
     if threads == 1:
         return work(0)
     helpers = _borrow(threads - 1)
+    taken = {_core()}
     with interrupts_later():
         for number, helper in enumerate(helpers, start=1):
-            helper.begin(work, number)
+            helper.begin(work, number, taken)
         try:
             return work(0)
         finally:
@@ -52,6 +54,30 @@ def share(count: int, step: int, me: int, threads: int) -> tuple[int, int]:
     return min(count, units * me // threads * step), min(count, units * (me + 1) // threads * step)
 
 
+def _core() -> int:
+    """The number of the core that this thread runs on; -1 where the system does not say."""
+    return _sched_getcpu() if _sched_getcpu else -1
+
+
+_sched_getcpu = getattr(ctypes.PyDLL(None), "sched_getcpu", None) if os.name == "posix" else None
+
+
+def _take_core(taken: set[int]) -> None:
+    """Move this thread to a core that no other of the run has taken, if there is one.
+
+    A thread is often woken on the core of the one that woke it. There both would wait for each
+    other, a switch at every barrier, until the system looks for imbalance: milliseconds.
+    """
+    core = _core()
+    if core in taken and hasattr(os, "sched_setaffinity"):
+        allowed = os.sched_getaffinity(0)
+        if free := allowed - taken:
+            os.sched_setaffinity(0, free)
+            core = _core()
+            os.sched_setaffinity(0, allowed)
+    taken.add(core)
+
+
 class _Helper:
     """A daemon thread that does one piece of work at a time."""
 
@@ -60,16 +86,17 @@ class _Helper:
         self._done = threading.Semaphore(0)
         threading.Thread(target=self._loop, name="fastnn", daemon=True).start()
 
-    def begin(self, work: Callable[[int], Any], number: int) -> None:
-        self._work.put((work, number))
+    def begin(self, work: Callable[[int], Any], number: int, taken: set[int]) -> None:
+        self._work.put((work, number, taken))
 
     def wait(self) -> None:
         self._done.acquire()
 
     def _loop(self) -> None:
         while True:
-            work, number = self._work.get()
+            work, number, taken = self._work.get()
             try:
+                _take_core(taken)
                 work(number)
             finally:
                 del work
