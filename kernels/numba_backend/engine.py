@@ -665,6 +665,8 @@ def run(p, control, me, threads):
     that it would have spoiled).
     """
     saved = call(p[t.FLUSH_KERNEL])
+    if me == 0 and threads > 1:
+        control[t.RUNG] = call(p[t.TAKE], control[t.BELL]) + 1
     step, chunk, last_step = control[t.STEP], control[t.CHUNK], control[t.LAST_STEP]
     turn, status, primed = 0, t.RUNNING_ON, control[t.PRIMED]
     operation = max(p[t.CHUNK_BEGIN], control[t.NEXT_OPERATION])
@@ -696,11 +698,15 @@ def run(p, control, me, threads):
         primed = has_next
     if status == t.STOPPED and step == last_step:
         status = t.RUNNING_ON
+    bell, rung, watch, restore = control[t.BELL], control[t.RUNG], p[t.WATCH], p[t.RESTORE_KERNEL]
     barrier(p, control, threads)
     if me == 0:
         control[t.STEP], control[t.CHUNK], control[t.STATUS] = step, chunk, status
         control[t.PRIMED], control[t.NEXT_OPERATION] = primed, operation
-    call(p[t.RESTORE_KERNEL], saved)
+    call(restore, saved)
+    if me > 0:
+        # the caller need not wait for this thread any more: nothing of the run is touched
+        call(watch, bell, rung, t.WATCH_LOOKS)
     return status
 
 

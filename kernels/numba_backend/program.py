@@ -205,6 +205,7 @@ class Program:
             t.WIDEST: widest,
             t.DESCRIBE: support["describe"],
             t.TAKE: support["take"],
+            t.WATCH: support["watch"],
             t.SHARES_AS_IT_GOES: int(self._takes),
             t.COUNTERS: self.counters,
             t.LOOKS_AHEAD: int(self._looks_ahead),

@@ -11,7 +11,7 @@ from ..contract import Binding, Plan, Run, documented_by
 from . import table as t
 from .compiled import control
 from .program import Program
-from .workers import together
+from .workers import BELL, together
 
 _OUTCOMES = {t.RUNNING_ON: "done", t.STOPPED: "stopped", t.DIVERGED: "diverged"}
 
@@ -54,7 +54,8 @@ class NumbaRun:
         words[t.CONTROL :] = 0
         words[t.DEADLINE] = time.monotonic_ns() + int(seconds * 1e9)
         tables, control_words = self._tables, words.ctypes.data
-        together(threads, lambda me: run(tables[me], control_words, me, threads))
+        words[t.BELL] = BELL.ctypes.data
+        together(threads, lambda me: run(tables[me], control_words, me, threads), rings=True)
         return _OUTCOMES[int(words[t.STATUS])]
 
     def losses(self) -> np.ndarray:

@@ -22,6 +22,7 @@ def module() -> ir.Module:
     result = ir.Module("support")
     _barrier(result)
     _take(result)
+    _watch(result)
     _clock(result)
     _denormals(result)
     _describe(result)
@@ -87,6 +88,34 @@ def _take(result: ir.Module) -> None:
     kernel = _kernel(result, "take", "p", returns=True)
     (counter,) = kernel.arguments
     kernel.finish(kernel.builder.atomic_rmw("add", counter, integer(1), "monotonic"))
+
+
+def _watch(result: ir.Module) -> None:
+    """Wait for a word to change, but no longer than so many looks.
+
+    Arguments: the word's address, what it was, looks.
+    """
+    kernel = _kernel(result, "watch", "pii")
+    builder = kernel.builder
+    word, seen, looks = kernel.arguments
+    look, go_on, pause, done = (
+        builder.append_basic_block(name) for name in ("look", "go_on", "pause", "done")
+    )
+    entry = builder.block
+    builder.branch(look)
+    builder.position_at_end(look)
+    count = builder.phi(I64)
+    count.add_incoming(integer(0), entry)
+    now = builder.load_atomic(word, "acquire", 8, typ=I64)
+    builder.cbranch(builder.icmp_signed("==", now, seen), go_on, done)
+    builder.position_at_end(go_on)
+    builder.cbranch(builder.icmp_signed("<", count, looks), pause, done)
+    builder.position_at_end(pause)
+    _pause(kernel)
+    count.add_incoming(builder.add(count, integer(1)), pause)
+    builder.branch(look)
+    builder.position_at_end(done)
+    kernel.finish()
 
 
 def _clock(result: ir.Module) -> None:

@@ -42,6 +42,7 @@ from __future__ import annotations
     WIDEST,  # vectors across a whole panel
     DESCRIBE,
     TAKE,
+    WATCH,
     SHARES_AS_IT_GOES,  # 1: threads take blocks of rows, and units of weights, as they get ready
     BLOCKS,  # first word of the first rows of those blocks, and how many there are
     BLOCK_COUNT,
@@ -49,8 +50,8 @@ from __future__ import annotations
     PATIENCE,  # looks at a barrier before a thread gives its core away
     LOOKS_AHEAD,  # 1: a step makes something ready for the next: rows, or even the first product
     TAKES_LONG,  # 1: a run may stop between the operations of a chunk
-) = range(40)
-HEADER = 40
+) = range(41)
+HEADER = 48
 
 # ---- tables of tiles: for each width in vectors, for each count of rows that are left, ----
 # ---- the height of the tile to use and the address of its kernel ----
@@ -149,7 +150,9 @@ WIDTH = 40
     NEXT_OPERATION,  # the word of the table to go on at
     PAUSE,  # two flags like STOP, for the meetings within a chunk
     PAUSE_ODD,
-) = range(14)
+    BELL,  # the address of the word that tells waiting threads that a run begins
+    RUNG,  # what it then stood at
+) = range(16)
 ARRIVED, GENERATION = 16, 24  # each on a cache line of its own
 CONTROL = 32  # behind these stand two sets of counters, used in turn
 
@@ -174,5 +177,7 @@ INNER_BLOCK = 1024
 """Rows of a weight panel that are walked before the next block: 256 KiB of a nearest big cache."""
 BATCH_BLOCK = 128
 """Batch rows walked for a weight gradient at once: 48 KiB of activations and gradients."""
+WATCH_LOOKS = 4000
+"""Looks for the next run before a helper thread goes to sleep: some 100 µs, what waking it takes."""
 SQUARES_BLOCK = 4096
 """Gradient elements whose squares are added up before the sums are added."""

@@ -9,28 +9,40 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from ..alignment import aligned
 from ..interrupts import interrupts_later
 
 
-def together(threads: int, work: Callable[[int], Any]) -> Any:
+BELL = aligned(1, "int64")
+"""Changes when there is work: helper threads look at it for a while before they go to sleep."""
+
+
+def together(threads: int, work: Callable[[int], Any], rings: bool = False) -> Any:
     """Call ``work(0)`` here and ``work(1)`` ... ``work(threads - 1)`` in helper threads at once.
 
     Returns ``work(0)``'s result, after all have returned. ``work`` must release the GIL where its
     threads wait for one another. Helpers are kept for the next call; calls from several Python
     threads get helpers of their own; after a fork new ones are made.
+
+    With ``rings``, ``work(0)`` changes the bell itself, as soon as it has released the GIL that
+    helpers need to begin; and it returns when the others have done their parts, so that nobody
+    waits until they have returned.
     """
     if threads == 1:
         return work(0)
     helpers = _borrow(threads - 1)
     taken = {_core()}
     with interrupts_later():
+        done = None if rings else threading.Semaphore(0)
         for number, helper in enumerate(helpers, start=1):
-            helper.begin(work, number, taken)
+            helper.begin(work, number, taken, done)
+        if done:
+            BELL[0] += 1
         try:
             return work(0)
         finally:
-            for helper in helpers:
-                helper.wait()
+            for _ in helpers if done else ():
+                done.acquire()
             _give_back(helpers)
 
 
@@ -83,24 +95,27 @@ class _Helper:
 
     def __init__(self) -> None:
         self._work: queue.SimpleQueue = queue.SimpleQueue()
-        self._done = threading.Semaphore(0)
         threading.Thread(target=self._loop, name="fastnn", daemon=True).start()
 
-    def begin(self, work: Callable[[int], Any], number: int, taken: set[int]) -> None:
-        self._work.put((work, number, taken))
-
-    def wait(self) -> None:
-        self._done.acquire()
+    def begin(
+        self,
+        work: Callable[[int], Any],
+        number: int,
+        taken: set[int],
+        done: threading.Semaphore | None,
+    ) -> None:
+        self._work.put((work, number, taken, done))
 
     def _loop(self) -> None:
         while True:
-            work, number, taken = self._work.get()
+            work, number, taken, done = self._work.get()
             try:
                 _take_core(taken)
                 work(number)
             finally:
                 del work
-                self._done.release()
+                if done:
+                    done.release()
 
 
 _lock = threading.Lock()
