@@ -20,7 +20,6 @@ from .schedule import (
 )
 from .sweep import let_sweep
 from .translate import Operation, Translator
-from .workers import patience
 
 FLOPS_PER_CHECK = 2_000_000
 """Work between two looks at the clock."""
@@ -170,7 +169,6 @@ class Program:
             t.STEP_END: step_end,
             t.CHECK_EVERY: max(1, FLOPS_PER_CHECK // (1 + flops)),
             t.TAKES_LONG: int(flops > LONG_CHUNK),
-            t.PATIENCE: patience(flops),
             t.CLIP_SCALE: layout.zeros(1).ctypes.data,
             t.BATCH_SCALE: layout.zeros(threads * ALIGNMENT // self._itemsize).ctypes.data,
             t.ONES: layout.number(1.0),

@@ -45,7 +45,7 @@ from __future__ import annotations
     BLOCKS,  # first word of the first rows of those blocks, and how many there are
     BLOCK_COUNT,
     COUNTERS,  # how many operations count what is taken of them
-    PATIENCE,  # looks at a barrier before a thread gives its core away
+    PATIENCE,  # looks at a barrier before this thread sleeps; the barrier's own to change
     SWEEPING,  # 1: the first layer's update and next product share a pass
     TAKES_LONG,  # 1: a run may stop between the operations of a chunk
 ) = range(39)
@@ -147,6 +147,8 @@ WIDTH = 40
     PAUSE_ODD,
 ) = range(14)
 ARRIVED, GENERATION = 16, 24  # each on a cache line of its own
+SLEEPERS = ARRIVED + 1  # threads that wait asleep
+LAST_CORE = GENERATION + 1  # where the last to arrive ran, if it saw sleepers
 CONTROL = 32  # behind these stand two sets of counters, used in turn
 
 # ---- what is read of a caller's array: its address, number of axes, lengths, strides, dtype ----

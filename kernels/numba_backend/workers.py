@@ -32,20 +32,6 @@ def together(threads: int, work: Callable[[int], Any]) -> Any:
             _give_back(helpers)
 
 
-_LEAST_PATIENCE, _MOST_PATIENCE = 50, 4000
-_FLOPS_PER_LOOK = 100_000
-
-
-def patience(flops: int) -> int:
-    """Looks at a barrier before a waiting thread gives its core away.
-
-    Too many, and threads that must share a core keep each other from it; too few, and a core that
-    another program wants is gone for milliseconds at every barrier. So about a tenth of the time
-    that the work between two meetings of all threads takes, which is ``flops`` long.
-    """
-    return max(_LEAST_PATIENCE, min(_MOST_PATIENCE, flops // _FLOPS_PER_LOOK))
-
-
 def share(count: int, step: int, me: int, threads: int) -> tuple[int, int]:
     """The part [begin, end) of ``count`` that falls to thread ``me``, in multiples of ``step``."""
     units = (count + step - 1) // step
