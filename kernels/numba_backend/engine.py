@@ -74,7 +74,7 @@ def address(typing_context, words, place):
 def barrier(p, control, threads):
     """Wait until every thread of the run is here."""
     if threads > 1:
-        call(p[t.BARRIER_KERNEL], address(control, 0), threads, p[t.PATIENCE])
+        call(p[t.BARRIER_KERNEL], address(control, 0), threads, address(p, t.PATIENCE))
 
 
 @inline

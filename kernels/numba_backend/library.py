@@ -23,14 +23,15 @@ def support_kernels() -> dict[str, int]:
 @functools.cache
 def header(dtype: str) -> dict[int, int]:
     """The words of a table's header that depend on the dtype alone, but for the tables of tiles."""
-    support = support_kernels()
+    kernels = support_kernels()
     return {
         t.ITEMSIZE: np.dtype(dtype).itemsize,
         t.LANES: target().lanes(dtype),
         t.PANEL: memory.panel_columns(dtype),
-        t.BARRIER_KERNEL: support["barrier"],
-        t.FLUSH_KERNEL: support["flush"],
-        t.RESTORE_KERNEL: support["restore"],
+        t.BARRIER_KERNEL: kernels["barrier"],
+        t.FLUSH_KERNEL: kernels["flush"],
+        t.RESTORE_KERNEL: kernels["restore"],
+        t.PATIENCE: support.MOST_LOOKS,
     }
 
 

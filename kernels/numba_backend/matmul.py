@@ -17,7 +17,7 @@ from . import table as t
 from .blocks import NOTHING, Block
 from .compiled import control
 from .operations import threads_for
-from .workers import patience, together
+from .workers import together
 
 FLOPS_PER_THREAD = 8_000_000
 """Less work than this is not worth another thread."""
@@ -92,7 +92,6 @@ def product(
     aside = (t.UNIT_ROWS + 1) * panel
     scratch = _borrow((panels_size + threads * aside) * c.itemsize)
     packed = scratch.address + threads * aside * c.itemsize
-    p[t.PATIENCE] = patience(2 * c.size * inner)
     p[t.SCRATCH], p[t.SCRATCH_BYTES] = scratch.address, aside * c.itemsize
     p[ROWS:_TILES] = (
         c.rows,

@@ -20,7 +20,6 @@ from .schedule import (
     turned_over_first,
 )
 from .translate import Dropping, Operation, Translator
-from .workers import patience
 
 FLOPS_PER_CHECK = 2_000_000
 """Work between two looks at the clock."""
@@ -192,7 +191,6 @@ class Program:
             t.STEP_END: step_end,
             t.CHECK_EVERY: max(1, FLOPS_PER_CHECK // (1 + flops)),
             t.TAKES_LONG: int(flops > LONG_CHUNK),
-            t.PATIENCE: patience(flops),
             t.CLIP_SCALE: layout.scratch("clip scale", 1),
             t.BATCH_SCALE: layout.number(0.0),
             t.ONES: layout.number(1.0),

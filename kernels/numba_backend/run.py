@@ -49,14 +49,17 @@ class NumbaRun:
         words[t.PRIMED] = words[t.NEXT_OPERATION] = 0
 
     def advance(self, seconds: float) -> str:
-        words, threads, run = self._control, self.threads, self._run
+        words = self._control
         words[t.STOP] = words[t.STOP_ODD] = words[t.PAUSE] = words[t.PAUSE_ODD] = 0
         words[t.CONTROL :] = 0
         words[t.DEADLINE] = time.monotonic_ns() + int(seconds * 1e9)
-        tables, control_words = self._tables, words.ctypes.data
         words[t.BELL] = BELL.ctypes.data
-        together(threads, lambda me: run(tables[me], control_words, me, threads), rings=True)
+        together(self.threads, self._work, rings=True)
         return _OUTCOMES[int(words[t.STATUS])]
+
+    def _work(self, me: int) -> None:
+        """A thread's part; bound to this run, which lives on while any thread is at it."""
+        self._run(self._tables[me], self._control.ctypes.data, me, self.threads)
 
     def losses(self) -> np.ndarray:
         return self._program.losses[: self._done()].copy()

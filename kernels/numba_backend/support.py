@@ -6,6 +6,7 @@ import platform
 
 from llvmlite import ir
 
+from ..contract import MOST_THREADS
 from . import table
 from .emit import I32, I64, POINTER, Kernel, integer
 from .machine import is_arm
@@ -13,6 +14,10 @@ from .machine import is_arm
 MOST_ARGUMENTS = 16
 """The most integers that a kernel takes."""
 _MONOTONIC = {"Linux": 1, "Darwin": 6}
+MOST_LOOKS = 2000
+"""Looks before a thread sleeps: about 50 µs, longer than falling asleep and waking up take."""
+_FUTEX_X86, _FUTEX_ARM = 202, 98  # numbers of the system call
+_FUTEX_WAIT, _FUTEX_WAKE = I32(0 | 128), I32(1 | 128)  # within one process
 _FLUSH_X86 = 0x8040
 _FLUSH_ARM = 1 << 24
 
@@ -43,44 +48,154 @@ def _kernel(result: ir.Module, name: str, arguments: str, returns: bool = False)
 def _barrier(result: ir.Module) -> None:
     """Wait until all threads are here; the last to come opens the next generation.
 
-    Arguments: control, threads, patience: how often to look before giving the core away.
+    Arguments: control, threads, patience: the word where this thread keeps how often it looks
+    before it sleeps, at most MOST_LOOKS. The kernel is entered only where somebody sleeps.
     """
-    kernel = _kernel(result, "barrier", "pii")
+    kernel = _kernel(result, "barrier", "pip")
     builder = kernel.builder
-    control, threads, patience = kernel.arguments
-    arrived = kernel.at(control, table.ARRIVED, element=I64)
-    generation = kernel.at(control, table.GENERATION, element=I64)
-
-    def read() -> ir.Value:
-        return builder.load_atomic(generation, "acquire", 8, typ=I64)
-
-    now = read()
-    before = builder.atomic_rmw("add", arrived, integer(1), "seq_cst")
+    _, threads, patience = kernel.arguments
+    arrived, sleepers, generation = (_shared(kernel, word) for word in _MEETING)
+    now = _read(kernel, generation)
+    before = _add(kernel, arrived, integer(1))
     is_last = builder.icmp_signed("==", before, builder.sub(threads, integer(1)))
-    wait, check, give_way, done = (
-        builder.append_basic_block(name) for name in ("wait", "check", "give_way", "done")
+    with builder.if_else(is_last) as (last, others):
+        with last:
+            with builder.if_then(_any(kernel, sleepers)):
+                kernel.store(_core(kernel), _shared(kernel, table.LAST_CORE))
+            _add(kernel, arrived, builder.neg(threads))
+            _add(kernel, generation, integer(1))
+            # a sleeper is counted before its last look at the generation, which changed before
+            # this: one of the two sees the other
+            with builder.if_then(_any(kernel, sleepers)):
+                _wake(kernel, generation)
+        with others:
+            _wait(kernel, now, patience)
+    kernel.finish()
+
+
+def _wait(kernel: Kernel, now: ir.Value, patience: ir.Value) -> None:
+    """Look until the generation is no longer ``now``, or sleep where that takes too long.
+
+    On a core of its own a thread that looks loses nothing, and one that sleeps loses microseconds:
+    patience doubles. A thread that is waited for on the very core cannot come while one looks, so
+    that patience falls to a quarter where the last to come was there. What another program takes
+    of the time of a core does not lower it: beside that, sleep costs a slice of milliseconds.
+    """
+    builder = kernel.builder
+    sleepers, generation = (_shared(kernel, word) for word in _MEETING[1:])
+    looks, most = kernel.variable(integer(0)), kernel.load(patience, I64)
+    look, pause, sleep, doze, asleep, woken, apart, near, done = (
+        builder.append_basic_block(name)
+        for name in ("look", "pause", "sleep", "doze", "asleep", "woken", "apart", "near", "done")
     )
-    with builder.if_then(is_last):
-        builder.atomic_rmw("sub", arrived, threads, "seq_cst")
-        builder.atomic_rmw("add", generation, integer(1), "seq_cst")
-        builder.branch(done)
-    pauses = kernel.variable(integer(0))
-    builder.branch(wait)
-    builder.position_at_end(wait)
-    builder.cbranch(builder.icmp_signed("==", read(), now), check, done)
-    builder.position_at_end(check)
+
+    def branch_while_now(waiting: ir.Block, over: ir.Block) -> None:
+        is_now = builder.icmp_signed("==", _read(kernel, generation), now)
+        builder.cbranch(is_now, waiting, over)
+
+    builder.branch(look)
+    builder.position_at_end(look)
+    branch_while_now(pause, apart)
+
+    builder.position_at_end(pause)
+    _pause(kernel)
+    count = builder.add(builder.load(looks), integer(1))
+    builder.store(count, looks)
+    builder.cbranch(builder.icmp_signed("<=", count, most), look, sleep)
+
+    builder.position_at_end(sleep)
+    mine = _core(kernel)
+    _add(kernel, sleepers, integer(1))
+    builder.branch(doze)
+    builder.position_at_end(doze)
+    branch_while_now(asleep, woken)
+    builder.position_at_end(asleep)
+    _sleep(kernel, generation, now)
+    builder.branch(doze)
+    builder.position_at_end(woken)
+    _add(kernel, sleepers, integer(-1))
+    last_core = kernel.load(_shared(kernel, table.LAST_CORE), I64)
+    builder.cbranch(builder.icmp_signed("==", last_core, mine), near, apart)
+
+    builder.position_at_end(near)
+    kernel.store(builder.ashr(most, integer(2)), patience)
+    builder.branch(done)
+
+    builder.position_at_end(apart)
+    # written only where it changes: on a quiet machine the line stays everybody's
+    with builder.if_then(builder.icmp_signed("<", most, integer(MOST_LOOKS))):
+        doubled = builder.add(builder.shl(most, integer(1)), integer(1))
+        is_less = builder.icmp_signed("<", doubled, integer(MOST_LOOKS))
+        kernel.store(builder.select(is_less, doubled, integer(MOST_LOOKS)), patience)
+    builder.branch(done)
+    builder.position_at_end(done)
+
+
+_MEETING = (table.ARRIVED, table.SLEEPERS, table.GENERATION)
+
+
+def _shared(kernel: Kernel, word: int) -> ir.Value:
+    """The address of a control word."""
+    return kernel.at(kernel.arguments[0], word, element=I64)
+
+
+def _read(kernel: Kernel, word: ir.Value) -> ir.Value:
+    return kernel.builder.load_atomic(word, "seq_cst", 8, typ=I64)
+
+
+def _any(kernel: Kernel, count: ir.Value) -> ir.Value:
+    return kernel.builder.icmp_signed("!=", _read(kernel, count), integer(0))
+
+
+def _add(kernel: Kernel, word: ir.Value, value: ir.Value) -> ir.Value:
+    """Add to a word; what it was."""
+    return kernel.builder.atomic_rmw("add", word, value, "seq_cst")
+
+
+def _pause(kernel: Kernel) -> None:
+    """Tell the core that this is a loop that waits."""
     if is_arm():
         kernel.call("llvm.aarch64.hint", ir.VoidType(), I32(1))
     else:
         kernel.call("llvm.x86.sse2.pause", ir.VoidType())
-    count = builder.add(builder.load(pauses), integer(1))
-    builder.store(count, pauses)
-    builder.cbranch(builder.icmp_signed(">", count, patience), give_way, wait)
-    builder.position_at_end(give_way)
-    kernel.call("sched_yield", I32)
-    builder.branch(wait)
-    builder.position_at_end(done)
-    kernel.finish()
+
+
+# ---- asleep: by Linux's futexes; elsewhere the core is given away, on a free one just a look ----
+
+
+def _is_linux() -> bool:
+    return platform.system() == "Linux"
+
+
+def _core(kernel: Kernel) -> ir.Value:
+    """The number of this thread's core; one for all where nobody can tell."""
+    if not _is_linux():
+        return integer(0)
+    return kernel.builder.sext(kernel.call("sched_getcpu", I32), I64)
+
+
+def _sleep(kernel: Kernel, word: ir.Value, value: ir.Value) -> None:
+    """Sleep, perhaps not for long, unless the word is no longer ``value``."""
+    if _is_linux():
+        _futex(kernel, word, _FUTEX_WAIT, kernel.narrow(value), integer(0))
+    else:
+        kernel.call("sched_yield", I32)
+
+
+def _wake(kernel: Kernel, word: ir.Value) -> None:
+    """Wake all who sleep until the word changes."""
+    if _is_linux():
+        _futex(kernel, word, _FUTEX_WAKE, I32(MOST_THREADS))
+
+
+def _futex(kernel: Kernel, word: ir.Value, *arguments: ir.Value) -> None:
+    """Linux's futex, on the low half of a word; no C library has a function for it."""
+    module = kernel.builder.module
+    function = module.globals.get("syscall") or ir.Function(
+        module, ir.FunctionType(I64, [I64], var_arg=True), "syscall"
+    )
+    number = _FUTEX_ARM if is_arm() else _FUTEX_X86
+    kernel.builder.call(function, [integer(number), word, *arguments])
 
 
 def _take(result: ir.Module) -> None:

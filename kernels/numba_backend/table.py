@@ -47,7 +47,7 @@ from __future__ import annotations
     BLOCKS,  # first word of the first rows of those blocks, and how many there are
     BLOCK_COUNT,
     COUNTERS,  # how many operations count what is taken of them
-    PATIENCE,  # looks at a barrier before a thread gives its core away
+    PATIENCE,  # looks at a barrier before this thread sleeps; the barrier's own to change
     LOOKS_AHEAD,  # 1: a step makes something ready for the next: rows, or even the first product
     TAKES_LONG,  # 1: a run may stop between the operations of a chunk
 ) = range(41)
@@ -154,6 +154,8 @@ WIDTH = 40
     RUNG,  # what it then stood at
 ) = range(16)
 ARRIVED, GENERATION = 16, 24  # each on a cache line of its own
+SLEEPERS = ARRIVED + 1  # threads that wait asleep
+LAST_CORE = GENERATION + 1  # where the last to arrive ran, if it saw sleepers
 CONTROL = 32  # behind these stand two sets of counters, used in turn
 
 # ---- what is read of a caller's array: its address, number of axes, lengths, strides, dtype ----
@@ -178,6 +180,6 @@ INNER_BLOCK = 1024
 BATCH_BLOCK = 128
 """Batch rows walked for a weight gradient at once: 48 KiB of activations and gradients."""
 WATCH_LOOKS = 4000
-"""Looks for the next run before a helper thread goes to sleep: some 100 µs, what waking it takes."""
+"""Looks for the next run before a helper thread sleeps: some 100 µs, what waking it takes."""
 SQUARES_BLOCK = 4096
 """Gradient elements whose squares are added up before the sums are added."""

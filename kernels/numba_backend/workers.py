@@ -12,7 +12,6 @@ from typing import Any
 from ..alignment import aligned
 from ..interrupts import interrupts_later
 
-
 BELL = aligned(1, "int64")
 """Changes when there is work: helper threads look at it for a while before they go to sleep."""
 
@@ -26,7 +25,7 @@ def together(threads: int, work: Callable[[int], Any], rings: bool = False) -> A
 
     With ``rings``, ``work(0)`` changes the bell itself, as soon as it has released the GIL that
     helpers need to begin; and it returns when the others have done their parts, so that nobody
-    waits until they have returned.
+    waits until they have returned. ``work`` must keep alive what it touches.
     """
     if threads == 1:
         return work(0)
@@ -44,20 +43,6 @@ def together(threads: int, work: Callable[[int], Any], rings: bool = False) -> A
             for _ in helpers if done else ():
                 done.acquire()
             _give_back(helpers)
-
-
-_LEAST_PATIENCE, _MOST_PATIENCE = 50, 4000
-_FLOPS_PER_LOOK = 100_000
-
-
-def patience(flops: int) -> int:
-    """Looks at a barrier before a waiting thread gives its core away.
-
-    Too many, and threads that must share a core keep each other from it; too few, and a core that
-    another program wants is gone for milliseconds at every barrier. So about a tenth of the time
-    that the work between two meetings of all threads takes, which is ``flops`` long.
-    """
-    return max(_LEAST_PATIENCE, min(_MOST_PATIENCE, flops // _FLOPS_PER_LOOK))
 
 
 def share(count: int, step: int, me: int, threads: int) -> tuple[int, int]:
