@@ -74,7 +74,7 @@ def train(layers, optimizer, dtype, threads, *, batch=1, stored=False, slices=No
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", networks())
 @pytest.mark.parametrize("make", [fastnn.SGD, fastnn.Momentum, fastnn.AdamW])
-@pytest.mark.parametrize("batch", [1, 2, 5, 8])
+@pytest.mark.parametrize("batch", [1, 2, 5, 8, 11])
 def test_few_rows_give_the_bits_of_stored_gradients(batch, make, name, dtype):
     layers = networks()[name]
     expected = train(layers, make(0.01), dtype, 1, batch=batch, stored=True)

@@ -19,6 +19,8 @@ from . import table as t
 from .layout import Layout
 from .translate import Alone, Operation, share_panels
 
+AHEAD_ROWS = 32
+"""Up to so many rows are gathered ahead: two batches of more crowd the weights in their caches."""
 OWN_ELEMENTS = 4096
 """Up to so many weights, or elements of a buffer, all threads do what two would share out: that
 half takes about as long as it takes them to meet."""
@@ -56,7 +58,7 @@ def sweeps(plan: Plan) -> bool:
 
 def looks_ahead(plan: Plan) -> bool:
     """Whether rows are gathered before their step: few, and read by layers as they are gathered."""
-    if plan.batch_rows > FEW_ROWS or plan.chunk_rows < plan.batch_rows or plan.update is None:
+    if plan.batch_rows > AHEAD_ROWS or plan.chunk_rows < plan.batch_rows or plan.update is None:
         return False
     readers = [row.op for row in _readers(plan)]
     return readers[:1] == ["linear"] and set(readers) <= {"linear", "linear_grad_weight"}
