@@ -47,7 +47,7 @@ _USUAL_CACHES = {"L1": 32 << 10, "L2": 512 << 10, "L3": 8 << 20}
 _BEYOND_CACHES = 4
 """Memory is measured over so many times the last cache."""
 _TILE_INNER = 1 << 16
-_STREAM_BYTES = 1 << 21
+_STREAM_BYTES = 1 << 26
 """A call passes over a smaller array until it has read so much."""
 _NO_MOVE = 2.0**-30
 """A learning rate at which ones stay ones, however often they are updated by ones."""

@@ -698,7 +698,8 @@ def run(p, control, me, threads):
         primed = has_next
     if status == t.STOPPED and step == last_step:
         status = t.RUNNING_ON
-    bell, rung, watch, restore = control[t.BELL], control[t.RUNG], p[t.WATCH], p[t.RESTORE_KERNEL]
+    bell, rung = control[t.BELL], control[t.RUNG]
+    watch, looks, restore = p[t.WATCH], p[t.LOOKS], p[t.RESTORE_KERNEL]
     barrier(p, control, threads)
     if me == 0:
         control[t.STEP], control[t.CHUNK], control[t.STATUS] = step, chunk, status
@@ -706,7 +707,7 @@ def run(p, control, me, threads):
     call(restore, saved)
     if me > 0:
         # the caller need not wait for this thread any more: nothing of the run is touched
-        call(watch, bell, rung, t.WATCH_LOOKS)
+        call(watch, bell, rung, looks)
     return status
 
 

@@ -112,6 +112,11 @@ def available_threads() -> Threads:
                 f"FASTNN_NUM_THREADS is {asked!r}; expected a whole number from 1 to {MOST_THREADS}"
             )
         return Threads(int(asked), "FASTNN_NUM_THREADS")
+    return granted_cores()
+
+
+def granted_cores() -> Threads:
+    """A thread for each core that this process may run on at once."""
     if hasattr(os, "sched_getaffinity"):
         cores, reason = len(os.sched_getaffinity(0)), "cores in the affinity mask"
     else:

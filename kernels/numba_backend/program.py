@@ -10,7 +10,7 @@ from . import library, memory, products
 from . import table as t
 from .few_rows import done_by_everyone, look_ahead, looks_ahead, own_names, with_sweep
 from .layout import Layout
-from .machine import target
+from .machine import granted_cores, target
 from .schedule import (
     group_rows,
     place_barriers,
@@ -23,6 +23,9 @@ from .translate import Dropping, Operation, Translator
 
 FLOPS_PER_CHECK = 2_000_000
 """Work between two looks at the clock."""
+WATCH_LOOKS = 4000
+"""Looks of a thread for the next run before it sleeps: some 100 µs, about what waking it takes. It
+takes no look where there are fewer cores than threads."""
 LONG_CHUNK = 1_000_000_000
 """Flops of a chunk within which a run may stop: a core's few milliseconds."""
 _TILE_WORDS = {
@@ -204,6 +207,7 @@ class Program:
             t.DESCRIBE: support["describe"],
             t.TAKE: support["take"],
             t.WATCH: support["watch"],
+            t.LOOKS: WATCH_LOOKS if self._binding.threads <= granted_cores().count else 0,
             t.SHARES_AS_IT_GOES: int(self._takes),
             t.COUNTERS: self.counters,
             t.LOOKS_AHEAD: int(self._looks_ahead),

@@ -43,6 +43,7 @@ from __future__ import annotations
     DESCRIBE,
     TAKE,
     WATCH,
+    LOOKS,  # of a helper thread for the next run, before it sleeps
     SHARES_AS_IT_GOES,  # 1: threads take blocks of rows, and units of weights, as they get ready
     BLOCKS,  # first word of the first rows of those blocks, and how many there are
     BLOCK_COUNT,
@@ -50,7 +51,7 @@ from __future__ import annotations
     PATIENCE,  # looks at a barrier before this thread sleeps; the barrier's own to change
     LOOKS_AHEAD,  # 1: a step makes something ready for the next: rows, or even the first product
     TAKES_LONG,  # 1: a run may stop between the operations of a chunk
-) = range(41)
+) = range(42)
 HEADER = 48
 
 # ---- tables of tiles: for each width in vectors, for each count of rows that are left, ----
@@ -179,7 +180,5 @@ INNER_BLOCK = 1024
 """Rows of a weight panel that are walked before the next block: 256 KiB of a nearest big cache."""
 BATCH_BLOCK = 128
 """Batch rows walked for a weight gradient at once: 48 KiB of activations and gradients."""
-WATCH_LOOKS = 4000
-"""Looks for the next run before a helper thread sleeps: some 100 µs, what waking it takes."""
 SQUARES_BLOCK = 4096
 """Gradient elements whose squares are added up before the sums are added."""
