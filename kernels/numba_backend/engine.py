@@ -78,11 +78,25 @@ def barrier(p, control, threads):
 
 
 @inline
+def vector_count(p, columns):
+    """Vectors that so many columns fill, the last one perhaps in part.
+
+    By a shift: a tiny network's step is over in a microsecond, and a division takes hundredths.
+    """
+    return (columns + p[t.LANES] - 1) >> p[t.LANES_SHIFT]
+
+
+@inline
+def panel_count(p, columns):
+    """Panels of so many columns."""
+    return (columns + p[t.PANEL] - 1) >> p[t.PANEL_SHIFT]
+
+
+@inline
 def panel_width(p, columns, panel):
     """Columns of a panel, padded to whole vectors."""
-    lanes = p[t.LANES]
-    width = (min(columns - panel * p[t.PANEL], p[t.PANEL]) + lanes - 1) // lanes
-    return width * lanes
+    width = min(columns - panel * p[t.PANEL], p[t.PANEL])
+    return vector_count(p, width) << p[t.LANES_SHIFT]
 
 
 @inline
@@ -113,7 +127,7 @@ def _linear(p, o, me, threads, at):
     inner, columns = p[o + t.INNER], p[o + t.COLUMNS]
     a, lda, ldc = in_turn(p, o, at.step), p[o + t.LDA], p[o + t.LDC]
     c = p[o + t.C] + at.step % 2 * p[o + t.SUMS_BYTES]
-    panels = (columns + panel_columns - 1) // panel_columns
+    panels = panel_count(p, columns)
     if p[o + t.BY_COLUMNS]:
         panel, last_panel = share(panels, 1, me, threads)
         begin, end = 0, at.rows
@@ -122,7 +136,7 @@ def _linear(p, o, me, threads, at):
         begin, end = at.begin, at.end
     while panel < last_panel and begin < end:
         width = panel_width(p, columns, panel)
-        vectors = width // p[t.LANES]
+        vectors = vector_count(p, width)
         b = p[o + t.B] + panel * panel_columns * (inner + p[o + t.HAS_BIAS]) * size
         out = c + panel * panel_columns * size
         k = 0
@@ -178,7 +192,7 @@ def _sweep(p, o, me, threads, at):
     scalars = p[t.SCALARS] + at.step_in_run * p[t.SCALARS_STEP]
     x, next_x = in_turn(p, o, at.step), in_turn(p, o, at.step + 1)
     sums = p[o + t.SUMS] + (at.step + 1) % 2 * p[o + t.SUMS_BYTES]
-    panel, last_panel = share((columns + panel_columns - 1) // panel_columns, 1, me, threads)
+    panel, last_panel = share(panel_count(p, columns), 1, me, threads)
     while panel < last_panel:
         column = panel * panel_columns
         width, valid = panel_width(p, columns, panel), min(panel_columns, columns - column)
@@ -209,7 +223,7 @@ def _linear_in_place(p, o, at):
         rows, column = 0, 0
         while column < columns:
             valid = min(columns - column, vectors * lanes)
-            width = (valid + lanes - 1) // lanes
+            width = vector_count(p, valid)
             rest = p[t.EDGE_TILES] + (width - 1) * t.TILE_WORDS + 2 * min(at.rows - row, t.TALLEST)
             rows = p[rest]
             call(p[rest + 1], p[o + t.INNER], a + row * lda * size, lda,
@@ -238,7 +252,7 @@ def _dots(p, o, me, threads, rows):
     out = p[o + t.C] + begin * size
     column = 0
     while column < columns:
-        width = panel_width(p, columns, column // panel_columns)
+        width = panel_width(p, columns, column >> p[t.PANEL_SHIFT])
         weight = p[o + t.B] + (column * (inner + 1) + begin * width) * size
         call(p[o + t.KERNEL], weight, width, p[o + t.A] + column * size, p[o + t.LDA], out,
              p[o + t.LDC], rows, end - begin, width, 1 if column else 0)
@@ -259,7 +273,7 @@ def _grad_unit(p, o, a, rows, panel, width, unit, unit_end, grad, accumulate):
         block = min(rows - begin, t.BATCH_BLOCK)
         column = 0
         while column < width:
-            vectors = min((width - column) // lanes, t.NARROW)
+            vectors = min(vector_count(p, width - column), t.NARROW)
             heights = p[t.COLUMN_TILES] + (vectors - 1) * t.TILE_WORDS
             row = unit
             while row < unit_end:
@@ -291,7 +305,7 @@ def _narrow_grad_unit(p, o, a, rows, panel, columns, width, unit, unit_end, grad
         d = p[o + t.B] + (begin * ldd + panel * p[t.PANEL]) * size
         place = 0
         while place < height:
-            vectors = min((height - place + lanes - 1) // lanes, p[t.WIDEST])
+            vectors = min(vector_count(p, height - place), p[t.WIDEST])
             heights = p[t.COLUMN_TILES] + (vectors - 1) * t.TILE_WORDS
             column = 0
             while column < columns:
@@ -308,7 +322,7 @@ def _narrow_grad_unit(p, o, a, rows, panel, columns, width, unit, unit_end, grad
 @inline
 def _bias_grad(p, o, rows, panel, width, grad, accumulate):
     """grad = the column sums of D: a product with a row of ones."""
-    vectors = width // p[t.LANES]
+    vectors = vector_count(p, width)
     one_row = p[t.COLUMN_TILES] + (vectors - 1) * t.TILE_WORDS + 2
     call(p[one_row + 1], rows, p[t.ONES], 0, p[o + t.B] + panel * p[t.PANEL] * p[t.ITEMSIZE],
          p[o + t.LDB], grad, width, accumulate, 0)
@@ -368,11 +382,10 @@ def _weights(p, o, control, me, threads, at):
     if p[o + t.SWEEP] and at.has_next:
         _sweep(p, o, me, threads, at)
         return
-    lanes, panel_columns = p[t.LANES], p[t.PANEL]
     inner, columns = p[o + t.INNER], p[o + t.COLUMNS]
-    panels = (columns + panel_columns - 1) // panel_columns
+    panels = panel_count(p, columns)
     blocks = (inner + t.UNIT_ROWS - 1) // t.UNIT_ROWS
-    unit_rows = ((inner + blocks - 1) // blocks + lanes - 1) // lanes * lanes
+    unit_rows = vector_count(p, (inner + blocks - 1) // blocks) << p[t.LANES_SHIFT]
     work, end = share(panels * blocks, blocks if p[o + t.BY_COLUMNS] else 1, me, threads)
     if p[o + t.OUTER] and at.rows == p[o + t.OUTER_ROWS]:
         _outer(p, o, work, end, blocks, unit_rows, at)
@@ -425,7 +438,7 @@ def _transpose(p, o, me, threads):
     """The panels of W' from the panels of W; threads share out W's rows by panels of W'."""
     size, panel_columns = p[t.ITEMSIZE], p[t.PANEL]
     inner, columns = p[o + t.INNER], p[o + t.COLUMNS]
-    out_panels = (inner + panel_columns - 1) // panel_columns
+    out_panels = panel_count(p, inner)
     out_panel, last = share(out_panels, 1, me, threads)
     while out_panel < last:
         out_width = panel_width(p, inner, out_panel)
@@ -434,7 +447,7 @@ def _transpose(p, o, me, threads):
         out = p[o + t.C] + begin * columns * size
         column = 0
         while column < columns:
-            panel = column // panel_columns
+            panel = column >> p[t.PANEL_SHIFT]
             width = panel_width(p, columns, panel)
             source = p[o + t.B] + (column * (inner + 1) + begin * width) * size
             call(p[o + t.KERNEL], source, width, out + column * out_width * size, out_width,

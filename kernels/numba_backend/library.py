@@ -24,10 +24,13 @@ def support_kernels() -> dict[str, int]:
 def header(dtype: str) -> dict[int, int]:
     """The words of a table's header that depend on the dtype alone, but for the tables of tiles."""
     kernels = support_kernels()
+    lanes, panel = target().lanes(dtype), memory.panel_columns(dtype)
     return {
         t.ITEMSIZE: np.dtype(dtype).itemsize,
-        t.LANES: target().lanes(dtype),
-        t.PANEL: memory.panel_columns(dtype),
+        t.LANES: lanes,
+        t.LANES_SHIFT: lanes.bit_length() - 1,
+        t.PANEL: panel,
+        t.PANEL_SHIFT: panel.bit_length() - 1,
         t.BARRIER_KERNEL: kernels["barrier"],
         t.FLUSH_KERNEL: kernels["flush"],
         t.RESTORE_KERNEL: kernels["restore"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import matmul as f
 from . import table as t
-from .engine import barrier, call, inline, panel_width, product_rows, share
+from .engine import barrier, call, inline, panel_count, panel_width, product_rows, share
 
 
 @inline
@@ -90,7 +90,7 @@ def run(p, control, me, threads):
     """What each thread does: copy its panels, meet the others, do its units, meet them again."""
     saved = call(p[t.FLUSH_KERNEL])
     rows, inner = p[f.ROWS], p[f.INNER]
-    panels = (p[f.COLUMNS] + p[t.PANEL] - 1) // p[t.PANEL]
+    panels = panel_count(p, p[f.COLUMNS])
     row_blocks = (rows + t.UNIT_ROWS - 1) // t.UNIT_ROWS
     for first_panel in range(0, panels, f.GROUP_PANELS):
         last_panel = min(panels, first_panel + f.GROUP_PANELS)

@@ -10,8 +10,10 @@ from __future__ import annotations
 # ---- header ----
 (
     ITEMSIZE,  # bytes an element
-    LANES,  # elements a vector
-    PANEL,  # columns of a whole weight panel
+    LANES,  # elements a vector, and the shift that stands for them
+    LANES_SHIFT,
+    PANEL,  # columns of a whole weight panel, and their shift
+    PANEL_SHIFT,
     ROW_STEP,  # threads share out rows in multiples of this
     BATCH,  # rows a step
     SAMPLES,  # rows an epoch
@@ -51,7 +53,7 @@ from __future__ import annotations
     PATIENCE,  # looks at a barrier before this thread sleeps; the barrier's own to change
     LOOKS_AHEAD,  # 1: a step makes something ready for the next: rows, or even the first product
     TAKES_LONG,  # 1: a run may stop between the operations of a chunk
-) = range(42)
+) = range(44)
 HEADER = 48
 
 # ---- tables of tiles: for each width in vectors, for each count of rows that are left, ----

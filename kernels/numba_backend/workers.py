@@ -47,6 +47,8 @@ def together(threads: int, work: Callable[[int], Any], rings: bool = False) -> A
 
 def share(count: int, step: int, me: int, threads: int) -> tuple[int, int]:
     """The part [begin, end) of ``count`` that falls to thread ``me``, in multiples of ``step``."""
+    if threads == 1:
+        return 0, count
     units = (count + step - 1) // step
     return min(count, units * me // threads * step), min(count, units * (me + 1) // threads * step)
 
