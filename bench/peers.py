@@ -3,8 +3,9 @@
 ``python -m bench.peers`` (needs the ``bench`` extra) runs every library in a process of its own, in
 turn and alone, after it has checked that all compute the same function; prints tables, and writes
 them with pictures to ``bench/results/``. Each library is given one thread and all of them, and is
-judged by the better. NumPy runs twice: as its BLAS configures itself, and, on a CPU with AVX-512,
-with the kernels of that. onnxruntime only predicts.
+judged by the better. A round waits until the machine has all its cores at hand, up to
+``--patience`` seconds in all. NumPy runs twice: as its BLAS configures itself, and, on a CPU with
+AVX-512, with the kernels of that. onnxruntime only predicts.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import signal
 import statistics
 import sys
 from collections.abc import Sequence
@@ -35,6 +37,7 @@ from .processes import (
     running,
     time_in_turn,
 )
+from .quiet import Quiet
 from .roofline import Roofline, measure
 from .tables import tables
 from .test_training import training_step
@@ -68,7 +71,9 @@ RESULTS = Path(__file__).parent / "results"
 _PACKAGES = ("numpy", "numba", "jax", "optax", "torch", "scikit-learn", "onnxruntime")
 
 
-def measure_all(names: Sequence[str], batches: Sequence[int], rounds: int) -> dict[str, Any]:
+def measure_all(
+    names: Sequence[str], batches: Sequence[int], rounds: int, quiet: Quiet
+) -> dict[str, Any]:
     """Everything that is timed, in seconds, a number a round, by library and number of threads."""
     training: dict[str, dict[str, Rounds]] = {}
     with running(contenders(names)) as runners:
@@ -76,42 +81,49 @@ def measure_all(names: Sequence[str], batches: Sequence[int], rounds: int) -> di
         for network in NETWORKS:
             for batch in network.batches:
                 if batch in batches:
-                    found = measure_training(network, batch, trainers, rounds)
+                    found = measure_training(network, batch, trainers, rounds, quiet)
                     training.setdefault(str(network), {})[str(batch)] = found
         prediction = {
-            layers: measure_prediction(layers, runners, rounds) for layers in targets.PREDICTION
+            layers: measure_prediction(layers, runners, rounds, quiet)
+            for layers in targets.PREDICTION
         }
-        alone = {title: measure_one_thread(title, runners, rounds) for title in targets.ONE_THREAD}
+        alone = {
+            title: measure_one_thread(title, runners, rounds, quiet) for title in targets.ONE_THREAD
+        }
     return {"training": training, "prediction": prediction, "one thread": alone}
 
 
 def measure_training(
-    network: Network, batch: int, trainers: Sequence[Contender], rounds: int
+    network: Network, batch: int, trainers: Sequence[Contender], rounds: int, quiet: Quiet
 ) -> Rounds:
     """Steps of a network."""
     taking = [runner for runner in trainers if runner.takes(network.widths)]
     prepare_training(taking, network.widths, network.optimizer, batch, STEPS[batch])
-    found = time_in_turn(taking, "train", rounds)
+    found = time_in_turn(taking, "train", rounds, quiet)
     medians = {name: statistics.median(best(of)) * 1e6 for name, of in found.items()}
     parts = [f"{name} {microseconds:.1f}" for name, microseconds in medians.items()]
     print(f"{network} {batch}: {', '.join(parts)} us", file=sys.stderr)
     return found
 
 
-def measure_prediction(layers: str, runners: Sequence[Contender], rounds: int) -> Rounds:
+def measure_prediction(
+    layers: str, runners: Sequence[Contender], rounds: int, quiet: Quiet
+) -> Rounds:
     """Predictions of one row."""
     widths = Network(layers, "").widths
     taking = [runner for runner in runners if runner.takes(widths)]
     prepare_prediction(taking, widths)
-    return time_in_turn(taking, "predict", rounds)
+    return time_in_turn(taking, "predict", rounds, quiet)
 
 
-def measure_one_thread(title: str, runners: Sequence[Contender], rounds: int) -> list[float]:
+def measure_one_thread(
+    title: str, runners: Sequence[Contender], rounds: int, quiet: Quiet
+) -> list[float]:
     """Steps of one row by one thread of ours."""
     network = Network(*title.split())
     ours = [runner for runner in runners if (runner.library, runner.threads) == ("fastnn", 1)]
     prepare_training(ours, network.widths, network.optimizer, 1, STEPS[1])
-    return time_in_turn(ours, "train", rounds)["fastnn"]["1"]
+    return time_in_turn(ours, "train", rounds, quiet)["fastnn"]["1"]
 
 
 def percent_of_roofline(
@@ -147,10 +159,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metavar="BATCH", help="(%(default)s)",
     )  # fmt: skip
     parser.add_argument("--rounds", type=int, default=7, help="measurements of each (%(default)s)")
+    parser.add_argument(
+        "--patience", type=float, default=600.0, help="seconds to wait for cores (%(default)s)"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder (%(default)s)")
     options = parser.parse_args(arguments)
+    # whoever ends this means the libraries' processes too, which sleep until they are asked
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     names = [*options.libraries, *(["torch compiled"] if options.compiled else [])]
-    results = measure_all(names, options.batches, options.rounds)
+    quiet = Quiet(fastnn.get_num_threads(), options.patience)
+    results = measure_all(names, options.batches, options.rounds, quiet)
     roofline = measure()
     results = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -158,6 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "threads": fastnn.get_num_threads(),
         "versions": _versions(),
         "rounds": options.rounds,
+        **quiet.report(),
         **results,
         "percent of roofline": percent_of_roofline(results["training"], roofline),
     }

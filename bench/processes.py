@@ -10,7 +10,7 @@ import signal
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -160,10 +160,16 @@ def check_losses(losses: Mapping[tuple[str, int], float]) -> None:
             )
 
 
-def time_in_turn(runners: Sequence[Contender], request: str, rounds: int) -> Rounds:
+def time_in_turn(
+    runners: Sequence[Contender],
+    request: str,
+    rounds: int,
+    before_round: Callable[[], None] = lambda: None,
+) -> Rounds:
     """Ask all in turn for the seconds of a request, ``rounds`` times."""
     seconds: Rounds = {}
     for _ in range(rounds):
+        before_round()
         for runner in runners:
             by_threads = seconds.setdefault(runner.name, {})
             by_threads.setdefault(str(runner.threads), []).append(

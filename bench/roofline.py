@@ -51,6 +51,8 @@ _STREAM_BYTES = 1 << 26
 """A call passes over a smaller array until it has read so much."""
 _NO_MOVE = 2.0**-30
 """A learning rate at which ones stay ones, however often they are updated by ones."""
+_CALLS = 10
+"""Calls of a tile, some milliseconds, that show how many cores there are."""
 _MEASUREMENTS = 15
 _SECONDS = 0.002
 """A measurement takes about so long; the fastest of several counts."""
@@ -226,6 +228,22 @@ def peak(dtype: str, threads: int) -> float:
     sizes = (_TILE_INNER + TALLEST, most, TALLEST * most)
     operands = [[_ones(size, dtype) for size in sizes] for _ in range(threads)]
     return max(_rate(work, flops, threads) for work, flops in tile_works(operands))
+
+
+def cores_at_hand(threads: int) -> float:
+    """How many cores' multiply-adds so many threads make together, just now; in milliseconds."""
+    sizes = (_TILE_INNER + TALLEST, *(TALLEST * memory.panel_columns("float32"),) * 2)
+    operands = [[_ones(size, "float32") for size in sizes] for _ in range(threads)]
+    work, _ = list(tile_works(operands))[-1]
+
+    def seconds(count: int) -> float:
+        begun = time.perf_counter()
+        together(count, lambda me: [work(me) for _ in range(_CALLS)])
+        return time.perf_counter() - begun
+
+    together(threads, work)
+    alone, all_together = (min(seconds(count) for _ in range(3)) for count in (1, threads))
+    return threads * alone / all_together
 
 
 def bandwidth(size: int, threads: int) -> float:

@@ -13,7 +13,17 @@ import pytest
 
 pytest.importorskip("bench", reason="the benchmarks are in the checkout only")
 
-from bench import cliff, contended, contenders, peers, pictures, processes, tables, targets
+from bench import (
+    cliff,
+    contended,
+    contenders,
+    peers,
+    pictures,
+    processes,
+    quiet,
+    tables,
+    targets,
+)  # fmt: skip
 from bench.cases import BATCHES
 
 CHECKOUT = Path(__file__).parent.parent
@@ -134,6 +144,19 @@ def test_all_are_asked_in_turn():
     assert processes.best(found["fastnn"]) == [0.5] * 3
 
 
+def test_rounds_wait_for_cores_but_not_for_ever(monkeypatch):
+    there = iter([1.2, 1.7, 1.9, 1.3, 1.2])
+    monkeypatch.setattr(quiet, "cores_at_hand", lambda threads: next(there))
+    monkeypatch.setattr(quiet, "_BETWEEN_LOOKS", 0.0)
+    waiting = quiet.Quiet(2, patience=60.0)
+    waiting()
+    assert waiting.disturbed == 0
+    assert next(there) == 1.3
+    waiting.patience = 0.0
+    waiting()
+    assert waiting.report()["disturbed rounds"] == 1
+
+
 def test_a_process_of_ours_trains_and_is_ended():
     with processes.running([processes.Contender("fastnn", "fastnn", 1)]) as (ours,):
         processes.prepare_training([ours], [5, 7, 3], "Adam", 4, 5)
@@ -156,7 +179,7 @@ def test_everything_is_measured(monkeypatch):
     fakes = [Fake(), Fake(threads=2), Fake("onnxruntime")]
     fakes[2].trains = False
     monkeypatch.setattr(peers, "contenders", lambda names: fakes)
-    results = peers.measure_all(["fastnn", "onnxruntime"], [1, 13], 2)
+    results = peers.measure_all(["fastnn", "onnxruntime"], [1, 13], 2, lambda: None)
     assert list(results["training"]) == [str(network) for network in peers.NETWORKS]
     assert list(results["training"]["37-101-53-7 Adam"]) == ["1", "13"]
     assert results["training"]["784-128-10 SGD"]["1"] == {
