@@ -11,12 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import fastnn
+
 pytest.importorskip("bench", reason="the benchmarks are in the checkout only")
 
 from bench import (
     cliff,
     contended,
     contenders,
+    matmul,
     peers,
     pictures,
     processes,
@@ -364,3 +367,24 @@ def test_other_programs_end_whatever_happens(monkeypatch):
         contended.measure_busy(["fastnn"], 32, 1)
     assert len(closed) == 1
     assert ours.closed
+
+
+# ---------------------------------------------------------------------------
+# Products beside NumPy's
+# ---------------------------------------------------------------------------
+
+
+def test_products_are_measured_in_turn():
+    found = matmul.measure(48, 1, rounds=2)
+    fastnn.set_num_threads(None)
+    assert {name: len(rates) for name, rates in found.items()} == {
+        "fastnn": 2, "numpy": 2, "peak": 1,
+    }  # fmt: skip
+    assert all(rate > 0 for rates in found.values() for rate in rates)
+
+
+def test_a_product_is_put_beside_the_peak():
+    line = matmul.line("1 thread", {"fastnn": [90.0, 92.0], "numpy": [50.0], "peak": [100.0]})
+    ours, theirs = line.split("numpy")
+    assert ours.split() == ["1", "thread", "fastnn", "91.0", "(92.0)", "91.0", "%"]
+    assert theirs.split() == ["50.0", "(50.0)", "50.0", "%", "peak", "100.0"]
