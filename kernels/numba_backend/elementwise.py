@@ -17,6 +17,7 @@ from ..tracing.dual import derivative, value_and_derivative
 from ..tracing.vector import VectorMath
 from .emit import I8, I32, I64, POINTER, Kernel, integer, only_kernel
 from .extra import MAP_LEARNED, MAP_PER_LEARNED, MAP_SCALE, MAP_SEED, MAP_STREAM, MAP_THRESHOLD
+from .machine import target
 from .table import MOST_SLOTS
 
 MASK_BLOCK = 64
@@ -250,7 +251,7 @@ def outer_update_module(
             for (column, mask), grad in zip(lanes, grads, strict=True):
                 update.apply([weight, *slots], ldw, row, column, mask, update.math.vector(grad))
 
-    kernel.column_groups(columns, _UNROLL if batch * _UNROLL <= _HELD else 2, walk)
+    kernel.column_groups(columns, _held_vectors(batch), walk)
     kernel.finish()
     return builder.module
 
@@ -294,8 +295,12 @@ def sweep_module(dtype: str, formula: formulas.UpdateFormula, *, clipped: bool) 
 
 _UNROLL = 4
 """Vectors to a turn of a loop whose body is short."""
-_HELD = 16
-"""Vectors of gradients that are kept in registers: half of those that AVX-512 has."""
+
+
+def _held_vectors(batch: int) -> int:
+    """Neighbouring vectors whose ``batch`` rows of gradients half of the registers hold."""
+    most = target().registers() // 2
+    return max((v for v in (1, 2, _UNROLL) if v * batch <= most), default=1)
 
 
 class _Update:

@@ -45,14 +45,15 @@ class Target(NamedTuple):
         for the broadcast element of A: 6x4 takes 29 of the 32 registers of AVX-512 and NEON, 6x2
         takes 15 of the 16 of AVX2 and SSE.
         """
-        return 4 if self._registers() == 32 else 2
+        return 4 if self.registers() == 32 else 2
 
     def rows(self, vectors: int) -> int:
         """The most rows that a tile ``vectors`` wide can have without spilling."""
-        accumulators = self._registers() - vectors - 1
+        accumulators = self.registers() - vectors - 1
         return min(12, accumulators // vectors // 2 * 2)
 
-    def _registers(self) -> int:
+    def registers(self) -> int:
+        """Vectors that the registers hold."""
         return 32 if self.vector_bits == 512 or is_arm() else 16
 
 
