@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import queue
@@ -67,14 +68,20 @@ def _take_core(taken: set[int]) -> None:
     A thread is often woken on the core of the one that woke it. There both would wait for each
     other, a switch at every barrier, until the system looks for imbalance: milliseconds.
     """
-    core = _core()
-    if core in taken and hasattr(os, "sched_setaffinity"):
-        allowed = os.sched_getaffinity(0)
-        if free := allowed - taken:
-            os.sched_setaffinity(0, free)
-            core = _core()
+    if _core() in taken and hasattr(os, "sched_setaffinity"):
+        # a system may refuse: then this thread stays, which is slower
+        with contextlib.suppress(OSError):
+            _leave(taken)
+    taken.add(_core())
+
+
+def _leave(taken: set[int]) -> None:
+    allowed = os.sched_getaffinity(0)
+    if free := allowed - taken:
+        os.sched_setaffinity(0, free)
+        # unless somebody has given this thread other cores meanwhile
+        if os.sched_getaffinity(0) == free:
             os.sched_setaffinity(0, allowed)
-    taken.add(core)
 
 
 class _Helper:
