@@ -72,13 +72,17 @@ _PACKAGES = ("numpy", "numba", "jax", "optax", "torch", "scikit-learn", "onnxrun
 
 
 def measure_all(
-    names: Sequence[str], batches: Sequence[int], rounds: int, quiet: Quiet
+    names: Sequence[str],
+    batches: Sequence[int],
+    rounds: int,
+    quiet: Quiet,
+    networks: Sequence[Network] = NETWORKS,
 ) -> dict[str, Any]:
     """Everything that is timed, in seconds, a number a round, by library and number of threads."""
     training: dict[str, dict[str, Rounds]] = {}
     with running(contenders(names)) as runners:
         trainers = [runner for runner in runners if runner.trains]
-        for network in NETWORKS:
+        for network in networks:
             for batch in network.batches:
                 if batch in batches:
                     found = measure_training(network, batch, trainers, rounds, quiet)
@@ -158,6 +162,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--batches", nargs="+", type=int, default=every_batch, choices=every_batch,
         metavar="BATCH", help="(%(default)s)",
     )  # fmt: skip
+    titles = list(map(str, NETWORKS))
+    parser.add_argument(
+        "--networks", nargs="+", default=titles, choices=titles, metavar="NETWORK",
+        help="again; of the others the figures in the file are kept (%(default)s)",
+    )  # fmt: skip
     parser.add_argument("--rounds", type=int, default=7, help="measurements of each (%(default)s)")
     parser.add_argument(
         "--patience", type=float, default=600.0, help="seconds to wait for cores (%(default)s)"
@@ -168,7 +177,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     names = [*options.libraries, *(["torch compiled"] if options.compiled else [])]
     quiet = Quiet(fastnn.get_num_threads(), options.patience)
-    results = measure_all(names, options.batches, options.rounds, quiet)
+    networks = [network for network in NETWORKS if str(network) in options.networks]
+    results = measure_all(names, options.batches, options.rounds, quiet, networks)
+    file = options.out / "peers.json"
+    if len(networks) < len(NETWORKS):
+        results["training"] = json.loads(file.read_text())["training"] | results["training"]
     roofline = measure()
     results = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -183,7 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     outcomes = targets.outcomes(results)
     results["targets"] = [outcome._asdict() for outcome in outcomes]
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "peers.json").write_text(json.dumps(results, indent=1) + "\n")
+    file.write_text(json.dumps(results, indent=1) + "\n")
     draw(results, options.out)
     print(tables(results, outcomes))
 
