@@ -41,8 +41,9 @@ def together(threads: int, work: Callable[[int], Any], rings: bool = False) -> A
         try:
             return work(0)
         finally:
-            for _ in helpers if done else ():
-                done.acquire()
+            if done:
+                for _ in helpers:
+                    done.acquire()
             _give_back(helpers)
 
 
