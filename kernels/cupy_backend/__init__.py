@@ -1,0 +1,1 @@
+"""The CUDA backend: the operations and plans of the contract on an NVIDIA GPU, through CuPy."""

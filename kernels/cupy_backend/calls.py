@@ -1,0 +1,172 @@
+"""Calls of device functions, and the text of the kernels that make them.
+
+The arithmetic stands in ``.cu`` files as device functions that any number of blocks can share. A
+kernel of a graph makes one call; a persistent kernel makes many, with barriers between. Both are
+written here, from what the functions are given.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from importlib import resources
+from typing import Any
+
+import numpy as np
+
+THREADS = 256
+"""Threads of every block."""
+MOST_BLOCKS = 1 << 20
+PROGRESS = (
+    "X", "TARGETS", "WEIGHTS", "OUT", "ORDER", "FIRST", "STEP", "EPOCH", "SEED", "DIVERGED",
+    "CHUNK_FIRST",
+)  # fmt: skip
+"""The words of a run's table on the device: where its data lie (addresses; ORDER is 0 for rows as
+they stand), the place of the step's first row in the order, the step, and so on. CHUNK_FIRST is
+the chunk's first row, counted in its step's batch."""
+_C_TYPES = {
+    "float32": "float", "float64": "double", "bool": "bool", "int8": "signed char",
+    "int16": "short", "int32": "int", "int64": "long long", "uint8": "unsigned char",
+    "uint16": "unsigned short", "uint32": "unsigned", "uint64": "unsigned long long",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Code:
+    """An argument that is C++ text."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Local:
+    """An array that a persistent kernel has a pointer to: the pointer's name, dtype and shape."""
+
+    name: str
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    stride: int
+    """Elements from row to row."""
+
+
+NO_MATRIX = Code("Matrix<real>{nullptr, 0}")
+NO_ARRAY = Code("nullptr")
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of a device function.
+
+    Parameters
+    ----------
+    function : str
+        Its name, with template arguments.
+    arguments : tuple
+        After the team: arrays (1-D as pointers, 2-D as matrices), NumPy scalars, or ``Code``.
+    dtype : str
+        What ``real`` is.
+    blocks : int
+        How many blocks can share the work; more would idle.
+    files : tuple of str
+        The ``.cu`` files that the function needs, in order, besides ``common``.
+    formulas : str
+        The text of structs made from formulas.
+    shared : int
+        Bytes of block memory.
+    """
+
+    function: str
+    arguments: tuple[Any, ...]
+    dtype: str
+    blocks: int
+    files: tuple[str, ...]
+    formulas: str = ""
+    shared: int = 0
+
+    def source(self) -> str:
+        """The text of a kernel that makes this call alone, as ``kernel``."""
+        declared = [_declare(argument, place) for place, argument in enumerate(self.arguments)]
+        parameters = ", ".join(text for declaration in declared for text in declaration)
+        passed = ", ".join(
+            spell(argument, f"a{place}") for place, argument in enumerate(self.arguments)
+        )
+        return (
+            f"{prelude(self.dtype, self.files, [self.formulas])}\n"
+            f'extern "C" __global__ void __launch_bounds__(THREADS) kernel({parameters}) {{\n'
+            f"  {self.function}(Team{{(int)blockIdx.x, (int)gridDim.x}}, {passed});\n}}\n"
+        )
+
+    def values(self) -> tuple[Any, ...]:
+        """What the kernel of :meth:`source` is launched with."""
+        return tuple(value for argument in self.arguments for value in _values(argument))
+
+    @property
+    def grid(self) -> int:
+        """Blocks to launch."""
+        return max(1, min(self.blocks, MOST_BLOCKS))
+
+    def with_arguments(self, *arguments: Any) -> Call:
+        """The same call with other arguments."""
+        return replace(self, arguments=arguments)
+
+
+def prelude(dtype: str, files: Iterable[str], formulas: Sequence[str]) -> str:
+    """What stands before a kernel: types and constants, device functions, formulas."""
+    lines = [
+        f"typedef {_C_TYPES[dtype]} real;",
+        f"constexpr int THREADS = {THREADS};",
+        f"enum {{ {', '.join(PROGRESS)} }};",
+        *(file_text(name) for name in ("common", *dict.fromkeys(files))),
+        *dict.fromkeys(text for text in formulas if text),
+    ]
+    return "\n".join(lines)
+
+
+@functools.cache
+def file_text(name: str) -> str:
+    """A ``.cu`` file of this folder."""
+    return (resources.files(__package__) / f"{name}.cu").read_text()
+
+
+def c_type(dtype: Any) -> str:
+    """The C++ name of a NumPy type."""
+    return _C_TYPES[np.dtype(dtype).name]
+
+
+def share(items: int, each: int = THREADS) -> int:
+    """Blocks that can share so many items, ``each`` a block."""
+    return -(-items // each)
+
+
+def spell(argument: Any, name: str) -> str:
+    """How an argument is passed where a parameter of that name, or its own, holds it."""
+    if isinstance(argument, Code):
+        return argument.text
+    if isinstance(argument, Local):
+        stride = str(argument.stride)
+        name = argument.name
+    else:
+        stride = f"{name}_stride"
+    if len(argument.shape) == 2:
+        return f"Matrix<{c_type(argument.dtype)}>{{{name}, {stride}}}"
+    return name
+
+
+def _declare(argument: Any, place: int) -> list[str]:
+    """The parameters that an argument becomes."""
+    if isinstance(argument, Code):
+        return []
+    kind = c_type(argument.dtype)
+    if isinstance(argument, np.generic):
+        return [f"{kind} a{place}"]
+    matrix = [f"long long a{place}_stride"] if argument.ndim == 2 else []
+    return [f"{kind} *a{place}", *matrix]
+
+
+def _values(argument: Any) -> list[Any]:
+    if isinstance(argument, Code):
+        return []
+    if isinstance(argument, np.generic) or argument.ndim < 2:
+        return [argument]
+    return [argument, np.int64(argument.strides[0] // argument.itemsize)]
