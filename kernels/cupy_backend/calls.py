@@ -20,11 +20,11 @@ THREADS = 256
 MOST_BLOCKS = 1 << 20
 PROGRESS = (
     "X", "TARGETS", "WEIGHTS", "OUT", "ORDER", "FIRST", "STEP", "EPOCH", "SEED", "DIVERGED",
-    "CHUNK_FIRST",
+    "FIRST_STEP", "SCALARS", "LOSSES", "HITS",
 )  # fmt: skip
 """The words of a run's table on the device: where its data lie (addresses; ORDER is 0 for rows as
-they stand), the place of the step's first row in the order, the step, and so on. CHUNK_FIRST is
-the chunk's first row, counted in its step's batch."""
+they stand), the place in the order of the step's first row, the step, and so on. SCALARS, LOSSES
+and HITS have an entry for each step from FIRST_STEP on."""
 _C_TYPES = {
     "float32": "float", "float64": "double", "bool": "bool", "int8": "signed char",
     "int16": "short", "int32": "int", "int64": "long long", "uint8": "unsigned char",
