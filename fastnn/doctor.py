@@ -92,9 +92,9 @@ def _backend(name: str) -> str:
 
 
 def _cache() -> str:
-    from .kernels.numba_backend import objects
+    from .kernels import cache
 
-    folder = objects.cache_folder()
+    folder = cache.folder()
     if folder is None:
         return "none: no private folder can be written, so each process compiles anew"
     sizes = [path.stat().st_size for path in folder.iterdir() if path.is_file()]
