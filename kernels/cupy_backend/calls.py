@@ -8,12 +8,16 @@ written here, from what the functions are given.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from .device import Device
 
 THREADS = 256
 """Threads of every block."""
@@ -46,8 +50,21 @@ class Local:
     name: str
     dtype: np.dtype
     shape: tuple[int, ...]
-    stride: int
+    stride: int = 1
     """Elements from row to row."""
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape))
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Bytes from element to element, by axis."""
+        return (self.stride * self.dtype.itemsize, self.dtype.itemsize)[-self.ndim :]
 
 
 NO_MATRIX = Code("Matrix<real>{nullptr, 0}")
@@ -74,6 +91,8 @@ class Call:
         The text of structs made from formulas.
     shared : int
         Bytes of block memory.
+    named : tuple of (str, array)
+        Arrays that texts among the arguments speak of by these names.
     """
 
     function: str
@@ -83,32 +102,47 @@ class Call:
     files: tuple[str, ...]
     formulas: str = ""
     shared: int = 0
+    named: tuple[tuple[str, Any], ...] = ()
 
     def source(self) -> str:
         """The text of a kernel that makes this call alone, as ``kernel``."""
-        declared = [_declare(argument, place) for place, argument in enumerate(self.arguments)]
-        parameters = ", ".join(text for declaration in declared for text in declaration)
-        passed = ", ".join(
-            spell(argument, f"a{place}") for place, argument in enumerate(self.arguments)
+        parameters = [text for text, _ in self._parameters()]
+        return _source(
+            self.dtype, self.files, self.formulas, tuple(parameters), self.text("Team::all()")
         )
-        return (
-            f"{prelude(self.dtype, self.files, [self.formulas])}\n"
-            f'extern "C" __global__ void __launch_bounds__(THREADS) kernel({parameters}) {{\n'
-            f"  {self.function}(Team{{(int)blockIdx.x, (int)gridDim.x}}, {passed});\n}}\n"
-        )
+
+    def text(self, team: str) -> str:
+        """The call itself; every array goes by its parameter's name, or by its own."""
+        passed = [spell(argument, f"a{place}") for place, argument in enumerate(self.arguments)]
+        return f"{self.function}({', '.join((team, *passed))})"
 
     def values(self) -> tuple[Any, ...]:
         """What the kernel of :meth:`source` is launched with."""
-        return tuple(value for argument in self.arguments for value in _values(argument))
+        return tuple(value for _, value in self._parameters())
+
+    def _parameters(self) -> list[tuple[str, Any]]:
+        places = [(f"a{place}", argument) for place, argument in enumerate(self.arguments)]
+        return [both for name, value in (*self.named, *places) for both in _declare(name, value)]
 
     @property
     def grid(self) -> int:
         """Blocks to launch."""
         return max(1, min(self.blocks, MOST_BLOCKS))
 
-    def with_arguments(self, *arguments: Any) -> Call:
-        """The same call with other arguments."""
-        return replace(self, arguments=arguments)
+    def prepare(self, device: Device) -> None:
+        """Compile and load the kernel."""
+        device.function(self.source(), self.shared)
+
+    def launch(self, device: Device) -> None:
+        """Put the kernel on the current stream."""
+        device.launch(self)
+
+    def naming(self, arrays: Mapping[str, Any]) -> Call:
+        """The same call, with those of the arrays as parameters that its texts speak of by name."""
+        texts = " ".join(a.text for a in self.arguments if isinstance(a, Code))
+        texts += " ".join(a.name for a in self.arguments if isinstance(a, Local))
+        words = set(re.findall(r"\w+", texts))
+        return replace(self, named=tuple((n, array) for n, array in arrays.items() if n in words))
 
 
 def prelude(dtype: str, files: Iterable[str], formulas: Sequence[str]) -> str:
@@ -153,20 +187,25 @@ def spell(argument: Any, name: str) -> str:
     return name
 
 
-def _declare(argument: Any, place: int) -> list[str]:
-    """The parameters that an argument becomes."""
-    if isinstance(argument, Code):
+def _declare(name: str, value: Any) -> list[tuple[str, Any]]:
+    """The parameters that an argument becomes, and what is passed for them."""
+    if isinstance(value, Code | Local):
         return []
-    kind = c_type(argument.dtype)
-    if isinstance(argument, np.generic):
-        return [f"{kind} a{place}"]
-    matrix = [f"long long a{place}_stride"] if argument.ndim == 2 else []
-    return [f"{kind} *a{place}", *matrix]
+    kind = c_type(value.dtype)
+    if isinstance(value, np.generic):
+        return [(f"{kind} {name}", value)]
+    pointer = [(f"{kind} *{name}", value)]
+    if value.ndim < 2:
+        return pointer
+    return [*pointer, (f"long long {name}_stride", np.int64(value.strides[0] // value.itemsize))]
 
 
-def _values(argument: Any) -> list[Any]:
-    if isinstance(argument, Code):
-        return []
-    if isinstance(argument, np.generic) or argument.ndim < 2:
-        return [argument]
-    return [argument, np.int64(argument.strides[0] // argument.itemsize)]
+@functools.cache
+def _source(
+    dtype: str, files: tuple[str, ...], formulas: str, parameters: tuple[str, ...], text: str
+) -> str:
+    return (
+        f"{prelude(dtype, files, [formulas])}\n"
+        f'extern "C" __global__ void __launch_bounds__(THREADS) kernel({", ".join(parameters)}) {{\n'
+        f"  {text};\n}}\n"
+    )

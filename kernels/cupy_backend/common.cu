@@ -3,6 +3,7 @@
 // Which of how many blocks work together on an operation.
 struct Team {
   int block, blocks;
+  static __device__ __forceinline__ Team all() { return {(int)blockIdx.x, (int)gridDim.x}; }
 };
 
 // Rows of a batch: element (row, column) lies at data[row * stride + column].
