@@ -206,6 +206,6 @@ def _source(
 ) -> str:
     return (
         f"{prelude(dtype, files, [formulas])}\n"
-        f'extern "C" __global__ void __launch_bounds__(THREADS) kernel({", ".join(parameters)}) {{\n'
-        f"  {text};\n}}\n"
+        f'extern "C" __global__ void __launch_bounds__(THREADS) kernel({", ".join(parameters)})\n'
+        f"{{\n  {text};\n}}\n"
     )

@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import cache
 from .calls import THREADS, Call
+from .cublas import Cublas, load
 
 _MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 _SHARED_WITHOUT_ASKING = 48 * 1024
@@ -51,6 +52,7 @@ class Device:
         self.architecture = f"sm_{device.compute_capability}"
         self._functions: dict[str, Any] = {}
         self._modules: list[Any] = []
+        self._cublas: Cublas | None = None
 
     # -- kernels --
 
@@ -99,15 +101,29 @@ class Device:
         finally:
             nvrtc.destroyProgram(program)
 
+    def cublas(self) -> Cublas:
+        """cuBLAS, loaded on first use."""
+        if self._cublas is None:
+            self._cublas = Cublas(self.cupy, load(self.cupy))
+        return self._cublas
+
     # -- arrays --
 
     def is_array(self, array: Any) -> bool:
         """Whether it lies on the device, as an array of CuPy."""
         return isinstance(array, self.cupy.ndarray)
 
-    def array(self, values: Any) -> Any:
-        """A copy on the device, C-contiguous, of what lies on the host."""
-        return self.cupy.asarray(np.ascontiguousarray(values))
+    def array(self, values: Any, dtype: Any = None) -> Any:
+        """An array on the device, C-contiguous: itself if it is one, else a copy."""
+        if not self.is_array(values):
+            values = np.ascontiguousarray(values, dtype)
+        return self.cupy.ascontiguousarray(self.cupy.asarray(values), dtype)
+
+    def pinned(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """Memory of the host that the device can copy from by itself."""
+        count, kind = int(np.prod(shape)), np.dtype(dtype)
+        memory = self.cupy.cuda.alloc_pinned_memory(max(1, count) * kind.itemsize)
+        return np.frombuffer(memory, kind, count).reshape(shape)
 
     def empty(self, shape: int | tuple[int, ...], dtype: Any) -> Any:
         """Memory from CuPy's pool, holding anything."""

@@ -1,0 +1,356 @@
+"""The CUDA backend: every operation and every plan on an NVIDIA GPU, through CuPy."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..contract import (
+    FEW_ROWS,
+    IDENTITY,
+    Activation,
+    Backend,
+    Binding,
+    Dropout,
+    Loss,
+    Plan,
+    Predictor,
+    documented_by,
+)
+from ..formulas import UpdateFormula
+from . import operations, products
+from .calls import Code
+from .cublas import Gemm
+from .device import Device, Work
+from .run import CupyRun
+
+
+@documented_by(Backend)
+class CupyBackend:
+    """The operations of :class:`fastnn.kernels.contract.Backend` on an NVIDIA GPU.
+
+    Arrays of CuPy are worked on where they lie, on the caller's current stream. Arrays of NumPy are
+    copied to the device, and outputs back.
+
+    Parameters
+    ----------
+    cupy : module
+    host : Backend
+        Makes the orders of epochs.
+
+    Raises
+    ------
+    RuntimeError
+        Without a driver or a device; the message says which.
+    """
+
+    name = "cupy"
+    chunk_rows = 65_536
+
+    def __init__(self, cupy: Any, host: Backend) -> None:
+        self.module = cupy
+        self._host = host
+        self._device = Device(cupy)
+
+    def matmul(
+        self,
+        a: np.ndarray,
+        b: np.ndarray,
+        out: np.ndarray,
+        transpose_a: bool = False,
+        transpose_b: bool = False,
+    ) -> None:
+        with self._moving() as move:
+            left, right, result = move.read(a), move.read(b), move.write(out)
+            rows, columns = out.shape
+            inner = a.shape[0 if transpose_a else 1]
+            form = f"{'NT'[transpose_a]}{'NT'[transpose_b]}"
+            if products.uses_cublas(form, rows, columns, inner, result.dtype.name, "float32"):
+                self._do(Gemm(left, right, result, transpose_a, transpose_b))
+            else:
+                self._do(products.matmul(left, right, result, transpose_a, transpose_b))
+
+    def linear(
+        self,
+        x: np.ndarray,
+        weight: np.ndarray,
+        bias: np.ndarray | None,
+        y: np.ndarray,
+        slope: np.ndarray | None = None,
+        activation: Activation = IDENTITY,
+    ) -> None:
+        with self._moving() as move:
+            tail = move.read(bias), move.write(y), move.write(slope), activation, None
+            self._do(products.linear(np.int32(len(x)), move.read(x), move.read(weight), *tail))
+
+    def linear_grad_input(
+        self, grad: np.ndarray, weight: np.ndarray, slope: np.ndarray | None, out: np.ndarray
+    ) -> None:
+        with self._moving() as move:
+            reads = move.read(grad), move.read(weight), move.read(slope)
+            self._do(products.grad_input(np.int32(len(grad)), *reads, move.write(out)))
+
+    def linear_grad_weight(
+        self,
+        x: np.ndarray,
+        grad: np.ndarray,
+        grad_weight: np.ndarray,
+        grad_bias: np.ndarray | None = None,
+    ) -> None:
+        with self._moving() as move:
+            arrays = move.read(x), move.read(grad), move.write(grad_weight), move.write(grad_bias)
+            self._do(products.grad_weight(np.int32(len(x)), *arrays, adds=False))
+
+    def map(
+        self,
+        x: np.ndarray,
+        y: np.ndarray,
+        slope: np.ndarray | None = None,
+        activation: Activation = IDENTITY,
+        learned: Sequence[np.ndarray] = (),
+        learned_slopes: Sequence[np.ndarray] = (),
+        dropout: Dropout | None = None,
+    ) -> None:
+        with self._moving() as move:
+            shape = x.shape
+            arrays = [_matrix(array) for array in (move.read(x), move.write(y), move.write(slope))]
+            numbers = [move.read(array) for array in learned]
+            slopes = [_matrix(move.write(array)) for array in learned_slopes]
+            rows = np.int32(shape[0] if len(shape) == 2 else 1)
+            place = None if dropout is None else _place(dropout, arrays[1].dtype)
+            self._do(operations.map_(rows, *arrays, activation, numbers, slopes, place))
+
+    def multiply(self, grad: np.ndarray, slope: np.ndarray) -> None:
+        with self._moving() as move:
+            arrays = _matrix(move.change(grad)), _matrix(move.read(slope))
+            self._do(operations.multiply(np.int32(len(arrays[0])), *arrays))
+
+    def softmax(self, x: np.ndarray, y: np.ndarray) -> None:
+        with self._moving() as move:
+            self._do(operations.softmax(np.int32(len(x)), move.read(x), move.write(y)))
+
+    def softmax_grad(self, y: np.ndarray, grad: np.ndarray) -> None:
+        with self._moving() as move:
+            self._do(operations.softmax_grad(np.int32(len(y)), move.read(y), move.change(grad)))
+
+    def loss(
+        self,
+        outputs: np.ndarray,
+        targets: np.ndarray,
+        weights: np.ndarray | None,
+        scale: float,
+        grad: np.ndarray | None,
+        row_losses: np.ndarray,
+        row_hits: np.ndarray,
+        loss: Loss,
+    ) -> None:
+        with self._moving() as move:
+            reads = move.read(outputs), move.read(targets), move.read(weights)
+            writes = move.write(grad), move.write(row_losses), move.write(row_hits)
+            number = reads[0].dtype.type(scale)
+            as_they_stand = Code("Order{nullptr, 0}")
+            self._do(
+                operations.loss(
+                    np.int32(len(outputs)), *reads, number, *writes, loss, as_they_stand
+                )
+            )
+
+    def moments(self, x: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> None:
+        with self._moving() as move:
+            arrays = move.read(x), move.write(mean), move.write(variance)
+            scratch = self._scratch(operations.column_sums_scratch(*x.shape), arrays[0].dtype)
+            self._do(*operations.moments(np.int32(len(x)), *arrays, scratch))
+
+    def batch_norm(
+        self,
+        x: np.ndarray,
+        mean: np.ndarray,
+        variance: np.ndarray,
+        gamma: np.ndarray,
+        beta: np.ndarray,
+        eps: float,
+        x_hat: np.ndarray | None,
+        y: np.ndarray,
+    ) -> None:
+        with self._moving() as move:
+            reads = [move.read(array) for array in (x, mean, variance, gamma, beta)]
+            number = reads[0].dtype.type(eps)
+            writes = move.write(x_hat), move.write(y)
+            self._do(operations.batch_norm(np.int32(len(x)), *reads, number, *writes))
+
+    def batch_norm_grad(
+        self,
+        grad: np.ndarray,
+        x_hat: np.ndarray,
+        variance: np.ndarray,
+        gamma: np.ndarray,
+        eps: float,
+        grad_beta: np.ndarray,
+        grad_gamma: np.ndarray,
+    ) -> None:
+        with self._moving() as move:
+            reads = move.change(grad), move.read(x_hat), move.read(variance), move.read(gamma)
+            number = reads[0].dtype.type(eps)
+            sums = move.read(grad_beta), move.read(grad_gamma)
+            self._do(operations.batch_norm_grad(np.int32(len(grad)), *reads, number, *sums))
+
+    def column_sums(self, a: np.ndarray, b: np.ndarray | None, out: np.ndarray) -> None:
+        with self._moving() as move:
+            arrays = move.read(a), move.read(b), move.write(out)
+            scratch = self._scratch(operations.column_sums_scratch(*a.shape), arrays[0].dtype)
+            self._do(*operations.column_sums(np.int32(len(a)), *arrays, scratch, adds=False))
+
+    def running_average(
+        self,
+        mean: np.ndarray,
+        variance: np.ndarray,
+        running_mean: np.ndarray,
+        running_variance: np.ndarray,
+        momentum: float,
+        rows: int,
+    ) -> None:
+        with self._moving() as move:
+            reads = move.read(mean), move.read(variance)
+            moved = move.change(running_mean), move.change(running_variance)
+            number = moved[0].dtype.type(momentum)
+            self._do(operations.running_average(np.int32(rows), *reads, *moved, number, None))
+
+    def update(
+        self,
+        weight: np.ndarray,
+        grad: np.ndarray,
+        slots: Sequence[np.ndarray],
+        scalars: np.ndarray,
+        formula: UpdateFormula,
+        clip_value: float | None = None,
+        scale: float = 1.0,
+    ) -> None:
+        with self._moving() as move:
+            flat = [_flat(move.change(array)) for array in (weight, *slots)]
+            grads, numbers = _flat(move.read(grad)), move.read(scalars.astype(weight.dtype))
+            factor = weight.dtype.type(scale)
+            self._do(
+                operations.update(
+                    flat[0], grads, flat[1:], numbers, formula, clip_value, factor, None
+                )
+            )
+
+    def norm(self, arrays: Sequence[np.ndarray]) -> float:
+        with self._moving() as move:
+            flat = [_flat(move.read(array)) for array in arrays]
+            result = self._scratch(1, flat[0].dtype)
+            scratch = self._scratch(operations.norm_scratch(flat), flat[0].dtype)
+            self._do(*operations.norm(flat, result, scratch))
+            return float(result.get()[0])
+
+    def all_finite(self, x: np.ndarray) -> bool:
+        if not self._device.is_array(x):
+            return self._host.all_finite(x)  # sooner done than moved
+        with self._moving() as move:
+            flag = self._device.zeros(1, np.int32)
+            self._do(operations.all_finite(_matrix(move.read(x)), flag))
+            return not flag.get()[0]
+
+    def gather(self, x: np.ndarray, index: np.ndarray | None, out: np.ndarray) -> None:
+        with self._moving() as move:
+            source, result = move.read(x), move.write(out)
+            rows = None if index is None else move.read(np.ascontiguousarray(index, np.int64))
+            order = Code("Order{nullptr, 0}" if rows is None else "Order{rows, 0}")
+            call = operations.gather(np.int32(len(out)), source, order, result)
+            self._do(call if rows is None else call.naming({"rows": rows}))
+
+    def permutation(self, seed: int, epoch: int, count: int) -> np.ndarray:
+        return self._host.permutation(seed, epoch, count)
+
+    def draws(self, seed: int, epoch: int, population: int, count: int) -> np.ndarray:
+        return self._host.draws(seed, epoch, population, count)
+
+    def start(self, plan: Plan, binding: Binding) -> CupyRun:
+        return CupyRun(plan, binding, self._device)
+
+    def predictor(self, plan: Plan, arrays: Mapping[str, np.ndarray]) -> Predictor:
+        def predict(x: np.ndarray) -> np.ndarray | None:
+            lies_well = x.ndim == 2 and 0 < len(x) <= FEW_ROWS
+            if not lies_well or x.shape[1] != plan.inputs or not self.all_finite(x):
+                return None
+            out = np.empty((len(x), plan.outputs), plan.dtype)
+            run = self.start(plan, Binding(x, arrays, out=out))
+            run.begin(None, len(x), None)
+            run.advance(math.inf)
+            return out
+
+        return predict
+
+    # -- parts --
+
+    @contextlib.contextmanager
+    def _moving(self) -> Iterator[_Moves]:
+        """Arrays for one operation, on the device; outputs that the host has are copied back."""
+        with self._device.current():
+            moves = _Moves(self._device)
+            yield moves
+            moves.bring_back()
+
+    def _do(self, *works: Work) -> None:
+        self._device.prepare(works)
+        for work in works:
+            work.launch(self._device)
+
+    def _scratch(self, count: int, dtype: Any) -> Any:
+        return self._device.empty(max(1, count), dtype)
+
+
+class _Moves:
+    """The arrays of one operation, as the device has them."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._back: list[tuple[np.ndarray, Any]] = []
+
+    def read(self, array: Any) -> Any:
+        """An input; None stays None."""
+        if array is None or self._device.is_array(array):
+            return array
+        return self._device.array(array)
+
+    def write(self, array: Any) -> Any:
+        """An output."""
+        if array is None or self._device.is_array(array):
+            return array
+        there = self._device.empty(array.shape, array.dtype)
+        self._back.append((array, there))
+        return there
+
+    def change(self, array: Any) -> Any:
+        """Both."""
+        there = self.read(array)
+        if there is not array:
+            self._back.append((array, there))
+        return there
+
+    def bring_back(self) -> None:
+        for array, there in self._back:
+            array[...] = there.get()
+
+
+def _matrix(array: Any) -> Any:
+    """The same elements with two axes, all in one row unless there are rows already."""
+    return array if array is None or array.ndim == 2 else array.reshape(1, -1)
+
+
+def _flat(array: Any) -> Any:
+    return array.reshape(-1)
+
+
+def _place(dropout: Dropout, dtype: Any) -> Code:
+    """The place of a mask, as text: all of it is known."""
+    literal = operations.literal(dropout.scale, dtype)
+    return Code(
+        f"Place{{{dropout.step & 0xFFFFFFFF}u, {dropout.stream & 0xFFFFFFFF}u, "
+        f"{dropout.seed & 0xFFFFFFFF}u, {dropout.seed >> 32 & 0xFFFFFFFF}u, "
+        f"{dropout.threshold}u, 0, {literal}}}"
+    )

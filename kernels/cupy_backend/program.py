@@ -1,0 +1,339 @@
+"""The work of a plan's step on the device: each row becomes calls of device functions.
+
+Gradients are stored, and the optimizer moves all parameters in one pass at the end of the step. A
+batch of several chunks walks them one after the other; gradients of later ones are added.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..contract import IDENTITY, Binding, Dropout, Plan, Row
+from . import operations, products
+from .calls import Call, Code, Local, c_type
+from .cublas import Gemm
+from .device import Device, Work
+from .memory import Memory
+
+RECORDS = ("row_losses", "row_hits")
+
+
+class Item(NamedTuple):
+    """A piece of work, with the names of what it reads and writes."""
+
+    work: Work
+    reads: frozenset[str]
+    writes: frozenset[str]
+
+
+class Program:
+    """Turns the rows of a plan into work, for steps of any number of rows.
+
+    Parameters
+    ----------
+    plan : Plan
+    binding : Binding
+    memory : Memory
+    device : Device
+    """
+
+    def __init__(self, plan: Plan, binding: Binding, memory: Memory, device: Device) -> None:
+        self._plan, self._binding, self._memory, self._device = plan, binding, memory, device
+        self._number = np.dtype(plan.dtype).type
+        self._names = {
+            "progress": memory.progress,
+            "scale": memory.arrays["scale"],
+            "clip_scale": memory.arrays["clip_scale"],
+        }
+        self._serial = itertools.count()
+        self._biases = {row.reads[1]: row.reads[2:] for row in plan.chunk if row.op == "linear"}
+
+    def step(self, rows: int) -> list[Work]:
+        """Everything that a step of so many rows does, in order."""
+        return [item.work for item in self.items(rows)]
+
+    def items(self, rows: int) -> Iterator[Item]:
+        """The same, with what each piece reads and writes."""
+        plan = self._plan
+        for first in range(0, rows, plan.chunk_rows):
+            chunk = _Chunk(first, min(plan.chunk_rows, rows - first), rows)
+            for row in plan.chunk:
+                yield from self._row(row, chunk)
+        if plan.update is not None:
+            for row in plan.step:
+                if row.op == "norm":
+                    yield from self._norm()
+            yield from self._update()
+        yield self._item(
+            operations.advance(Code("progress"), np.int32(rows)), ("progress",), ("progress",)
+        )
+
+    def _row(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
+        yield from getattr(self, f"_{row.op}")(row, chunk)
+
+    def _item(self, work: Work, reads: Sequence[str], writes: Sequence[str]) -> Item:
+        if isinstance(work, Call):
+            work = work.naming(self._names)
+        return Item(work, frozenset(reads), frozenset(writes))
+
+    # -- what rows speak of --
+
+    def _arrays(self, names: Sequence[str]) -> list[Any]:
+        return [self._memory.arrays[name] for name in names]
+
+    def _data(self, word: str, dtype: Any, *shape: int) -> Local:
+        """An array whose address is in the run's table."""
+        kind = np.dtype(dtype)
+        return Local(
+            f"(({c_type(kind)} *)progress[{word}])", kind, shape, shape[-1] if shape else 1
+        )
+
+    def _order(self, chunk: _Chunk) -> Code:
+        return Code(f"order_of(progress, {chunk.first})")
+
+    def _place(self, row: Row, chunk: _Chunk) -> Code | None:
+        dropout: Dropout | None = row.settings.get("dropout")
+        if dropout is None:
+            return None
+        scale = repr(float(self._number(dropout.scale)))
+        return Code(
+            f"place_of(progress, {chunk.first}, {dropout.layer}u, {dropout.threshold}u, "
+            f"real({scale}{'f' if self._number is np.float32 else ''}))"
+        )
+
+    def _weights(self) -> Local | None:
+        binding = self._binding
+        if binding.weights is None:
+            return None
+        return self._data("WEIGHTS", self._plan.dtype, len(binding.weights))
+
+    # -- the rows of a plan, by name --
+
+    def _weigh(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
+        if chunk.first == 0:
+            weigh = operations.weigh(
+                np.int32(chunk.rows_in_step), self._weights(), self._order(chunk),
+                self._memory.arrays["scale"],
+            )  # fmt: skip
+            yield self._item(weigh, ("progress",), ("scale",))
+
+    def _gather(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
+        x = self._binding.x
+        source = self._data("X", x.dtype, *x.shape)
+        (out,) = self._arrays(row.writes)
+        gather = operations.gather(chunk.count, source, self._order(chunk), out)
+        yield self._item(gather, ("progress",), row.writes)
+
+    def _linear(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
+        x, weight, *bias = self._arrays(row.reads)
+        y, *slope = self._arrays(row.writes)
+        settings = (
+            bias[0] if bias else None,
+            y,
+            slope[0] if slope else None,
+            row.settings.get("activation", IDENTITY),
+            self._place(row, chunk),
+        )
+        sizes = chunk.rows, weight.shape[1], weight.shape[0]
+        if self._uses_cublas("NN", *sizes):
+            yield self._gemm(x[: chunk.rows], weight, y[: chunk.rows], row.reads, row.writes)
+            tail = products.tail(chunk.count, y, *settings)
+            yield self._item(tail, (*row.reads[2:], row.writes[0], "progress"), row.writes)
+            return
+        call = products.linear(chunk.count, x, weight, *settings, self._plan.precision)
+        yield self._item(call, (*row.reads, "progress"), row.writes)
+
+    def _map(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
+        x, *learned = self._arrays(row.reads)
+        y, *slopes = self._arrays(row.writes)
+        call = operations.map_(
+            chunk.count, x, y, slopes[0] if slopes else None, row.settings["activation"],
+            learned, slopes[1:], self._place(row, chunk),
+        )  # fmt: skip
+        yield self._item(call, (*row.reads, "progress"), row.writes)
+
+    def _multiply(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
+        call = operations.multiply(chunk.count, *self._arrays(row.reads))
+        yield self._item(call, row.reads, row.writes)
+
+    def _softmax(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
+        call = operations.softmax(chunk.count, *self._arrays((*row.reads, *row.writes)))
+        yield self._item(call, row.reads, row.writes)
+
+    def _softmax_grad(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
+        call = operations.softmax_grad(chunk.count, *self._arrays(row.reads))
+        yield self._item(call, row.reads, row.writes)
+
+    def _loss(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
+        (outputs,) = self._arrays(row.reads)
+        *grad, row_losses, row_hits = self._arrays(row.writes)
+        targets = self._binding.targets
+        assert targets is not None
+        call = operations.loss(
+            chunk.count, outputs, self._data("TARGETS", targets.dtype, *targets.shape),
+            self._weights(), Code("*scale"), grad[0] if grad else None, row_losses, row_hits,
+            row.settings["loss"], self._order(chunk),
+        )  # fmt: skip
+        yield self._item(call, (*row.reads, "scale", "progress"), row.writes)
+
+    def _check(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
+        records = [self._data(word, self._plan.dtype, 1) for word in ("LOSSES", "HITS")]
+        call = operations.check(
+            chunk.count, *self._arrays(RECORDS), Code("*scale"), Code("progress"), *records,
+            adds=chunk.first > 0, stops=self._plan.update is not None,
+        )  # fmt: skip
+        yield self._item(call, (*RECORDS, "scale", "progress"), ("progress",))
+
+    def _copy_out(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
+        (outputs,) = self._arrays(row.reads)
+        out = self._data("OUT", self._plan.dtype, len(self._binding.x), self._plan.outputs)
+        first = Code(f"progress[FIRST] + {chunk.first}")
+        call = operations.copy_out(chunk.count, outputs, out, first)
+        yield self._item(call, (*row.reads, "progress"), ("out",))
+
+    def _linear_grad_input(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
+        grad, weight, *slope = self._arrays(row.reads)
+        (out,) = self._arrays(row.writes)
+        if self._uses_cublas("NT", chunk.rows, weight.shape[0], weight.shape[1]):
+            yield self._gemm(
+                grad[: chunk.rows], weight, out[: chunk.rows], row.reads, row.writes,
+                transpose_b=True,
+            )  # fmt: skip
+            if slope:
+                multiply = operations.multiply(chunk.count, out, slope[0])
+                yield self._item(multiply, (*row.reads[2:], *row.writes), row.writes)
+            return
+        call = products.grad_input(
+            chunk.count, grad, weight, slope[0] if slope else None, out, self._plan.precision
+        )
+        yield self._item(call, row.reads, row.writes)
+
+    def _linear_grad_weight(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
+        x, grad = self._arrays(row.reads)
+        name, grads, adds = row.settings["weight"], self._memory.grads, chunk.first > 0
+        biases = self._biases[name]
+        bias = grads[biases[0]] if biases else None
+        writes = [f"grad of {parameter}" for parameter in (name, *biases)]
+        if self._uses_cublas("TN", *grads[name].shape, chunk.rows):
+            yield self._gemm(
+                x[: chunk.rows], grad[: chunk.rows], grads[name], row.reads, writes[:1],
+                transpose_a=True, adds=adds,
+            )  # fmt: skip
+            if bias is not None:
+                yield from self._sums(chunk, grad, None, bias, row.reads[1:], writes[1:])
+            return
+        call = products.grad_weight(
+            chunk.count, x, grad, grads[name], bias, adds, self._plan.precision
+        )
+        yield self._item(call, row.reads, writes)
+
+    def _column_sums(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
+        a, *b = self._arrays(row.reads)
+        (name,) = row.writes
+        out = self._memory.grads[name]
+        yield from self._sums(chunk, a, b[0] if b else None, out, row.reads, (f"grad of {name}",))
+
+    def _sums(
+        self, chunk: _Chunk, a: Any, b: Any, out: Any, reads: Sequence[str], writes: Sequence[str]
+    ) -> Iterator[Item]:
+        name, scratch = self._scratch(operations.column_sums_scratch(chunk.rows, a.shape[1]))
+        for call in operations.column_sums(chunk.count, a, b, out, scratch, adds=chunk.first > 0):
+            yield self._item(call, (*reads, name), (*writes, name))
+
+    def _moments(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
+        (x,) = self._arrays(row.reads)
+        name, scratch = self._scratch(operations.column_sums_scratch(chunk.rows, x.shape[1]))
+        for call in operations.moments(chunk.count, x, *self._arrays(row.writes), scratch):
+            yield self._item(call, (*row.reads, *row.writes, name), (*row.writes, name))
+
+    def _running_average(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
+        call = operations.running_average(
+            chunk.count, *self._arrays((*row.reads, *row.writes)),
+            self._number(row.settings["momentum"]), Code("progress"),
+        )  # fmt: skip
+        yield self._item(call, (*row.reads, *row.writes, "progress"), row.writes)
+
+    def _batch_norm(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
+        y, *x_hat = self._arrays(row.writes)
+        call = operations.batch_norm(
+            chunk.count, *self._arrays(row.reads), self._number(row.settings["eps"]),
+            x_hat[0] if x_hat else None, y,
+        )  # fmt: skip
+        yield self._item(call, row.reads, row.writes)
+
+    def _batch_norm_grad(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
+        grad, x_hat, variance, gamma, _ = self._arrays(row.reads)
+        by_gamma, by_beta = row.reads[-2:]
+        call = operations.batch_norm_grad(
+            chunk.count, grad, x_hat, variance, gamma, self._number(row.settings["eps"]),
+            self._memory.grads[by_beta], self._memory.grads[by_gamma],
+        )  # fmt: skip
+        sums = (f"grad of {by_beta}", f"grad of {by_gamma}")
+        yield self._item(call, (*row.reads, *sums), row.writes)
+
+    # -- the end of a step --
+
+    def _norm(self) -> Iterator[Item]:
+        memory, limit = self._memory, self._plan.clip_norm
+        assert limit is not None
+        grads = tuple(f"grad of {p.name}" for p in self._plan.parameters)
+        arrays = [memory.flat_grads]
+        name, scratch = self._scratch(operations.norm_scratch(arrays))
+        norm, clip_scale = self._arrays(("norm", "clip_scale"))
+        calls = [
+            *operations.norm(arrays, norm, scratch),
+            operations.norm_scale(norm, self._number(limit), clip_scale),
+        ]
+        for call in calls:
+            yield self._item(call, (*grads, "norm", name), ("norm", "clip_scale", name))
+
+    def _update(self) -> Iterator[Item]:
+        plan, memory = self._plan, self._memory
+        assert plan.update is not None
+        moved = [p.name for p in plan.parameters]
+        reads = (*moved, *(f"grad of {name}" for name in moved), "progress", "clip_scale")
+        count = len(plan.update.scalars)
+        scale = self._number(1.0) if plan.clip_norm is None else Code("*clip_scale")
+        for decayed, half in memory.halves:
+            scalars = Code(
+                f"((const real *)progress[SCALARS] + "
+                f"(2 * (progress[STEP] - progress[FIRST_STEP]) + {int(decayed)}) * {count})"
+            )
+            slots = [flat[half] for flat in memory.flat_slots]
+            call = operations.update(
+                memory.weights[half], memory.flat_grads[half], slots, scalars, plan.update,
+                plan.clip_value, scale, Code("progress"),
+            )  # fmt: skip
+            yield self._item(call, reads, (*moved, "slots"))
+
+    # -- products --
+
+    def _uses_cublas(self, form: str, rows: int, columns: int, inner: int) -> bool:
+        plan = self._plan
+        return products.uses_cublas(form, rows, columns, inner, plan.dtype, plan.precision)
+
+    def _gemm(
+        self, a: Any, b: Any, out: Any, reads: Sequence[str], writes: Sequence[str], **how: bool
+    ) -> Item:
+        gemm = Gemm(a, b, out, precision=self._plan.precision, **how)
+        return self._item(gemm, reads[:2], writes[:1])
+
+    def _scratch(self, count: int) -> tuple[str, Any]:
+        """Working memory of one operation, and a name for it."""
+        return f"scratch {next(self._serial)}", self._device.empty(count, self._plan.dtype)
+
+
+class _Chunk(NamedTuple):
+    """Rows of a step that are worked on at once."""
+
+    first: int
+    rows: int
+    rows_in_step: int
+
+    @property
+    def count(self) -> np.int32:
+        return np.int32(self.rows)
