@@ -23,9 +23,10 @@ from ..contract import (
 )
 from ..formulas import UpdateFormula
 from . import operations, products
-from .calls import Code
+from .calls import PROGRESS, Code
 from .cublas import Gemm
 from .device import Device, Work
+from .program import place_of
 from .run import CupyRun
 
 
@@ -121,8 +122,13 @@ class CupyBackend:
             numbers = [move.read(array) for array in learned]
             slopes = [_matrix(move.write(array)) for array in learned_slopes]
             rows = np.int32(shape[0] if len(shape) == 2 else 1)
-            place = None if dropout is None else _place(dropout, arrays[1].dtype)
-            self._do(operations.map_(rows, *arrays, activation, numbers, slopes, place))
+            if dropout is None:
+                call = operations.map_(rows, *arrays, activation, numbers, slopes, None)
+            else:
+                place = place_of(dropout, 0, arrays[1].dtype.name)
+                call = operations.map_(rows, *arrays, activation, numbers, slopes, place)
+                call = call.naming({"progress": self._table(dropout)})
+            self._do(call)
 
     def multiply(self, grad: np.ndarray, slope: np.ndarray) -> None:
         with self._moving() as move:
@@ -300,6 +306,11 @@ class CupyBackend:
         for work in works:
             work.launch(self._device)
 
+    def _table(self, dropout: Dropout) -> Any:
+        """A run's table that has nothing but the place of a mask."""
+        known = {"STEP": dropout.step, "EPOCH": dropout.epoch, "SEED": dropout.seed}
+        return self._device.array([known.get(word, 0) for word in PROGRESS], np.int64)
+
     def _scratch(self, count: int, dtype: Any) -> Any:
         return self._device.empty(max(1, count), dtype)
 
@@ -344,13 +355,3 @@ def _matrix(array: Any) -> Any:
 
 def _flat(array: Any) -> Any:
     return array.reshape(-1)
-
-
-def _place(dropout: Dropout, dtype: Any) -> Code:
-    """The place of a mask, as text: all of it is known."""
-    literal = operations.literal(dropout.scale, dtype)
-    return Code(
-        f"Place{{{dropout.step & 0xFFFFFFFF}u, {dropout.stream & 0xFFFFFFFF}u, "
-        f"{dropout.seed & 0xFFFFFFFF}u, {dropout.seed >> 32 & 0xFFFFFFFF}u, "
-        f"{dropout.threshold}u, 0, {literal}}}"
-    )

@@ -61,6 +61,11 @@ class Local:
     def size(self) -> int:
         return int(np.prod(self.shape))
 
+    def __getitem__(self, part: slice) -> Local:
+        """A part of an array with one axis."""
+        begin, end, _ = part.indices(self.size)
+        return replace(self, name=f"({self.name} + {begin})", shape=(end - begin,))
+
     @property
     def strides(self) -> tuple[int, ...]:
         """Bytes from element to element, by axis."""
@@ -107,13 +112,13 @@ class Call:
     def source(self) -> str:
         """The text of a kernel that makes this call alone, as ``kernel``."""
         parameters = [text for text, _ in self._parameters()]
-        return _source(
-            self.dtype, self.files, self.formulas, tuple(parameters), self.text("Team::all()")
-        )
+        names = [f"a{place}" for place, _ in enumerate(self.arguments)]
+        text = self.text("Team::all()", names)
+        return _source(self.dtype, self.files, self.formulas, tuple(parameters), text)
 
-    def text(self, team: str) -> str:
-        """The call itself; every array goes by its parameter's name, or by its own."""
-        passed = [spell(argument, f"a{place}") for place, argument in enumerate(self.arguments)]
+    def text(self, team: str, names: Sequence[str]) -> str:
+        """The call itself, where arguments that are no text go by these names."""
+        passed = map(spell, self.arguments, names)
         return f"{self.function}({', '.join((team, *passed))})"
 
     def values(self) -> tuple[Any, ...]:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..contract import IDENTITY, Binding, Dropout, Plan, Row
+from ..tracing import TextMath
 from . import operations, products
 from .calls import Call, Code, Local, c_type
 from .cublas import Gemm
@@ -28,6 +29,12 @@ class Item(NamedTuple):
     work: Work
     reads: frozenset[str]
     writes: frozenset[str]
+
+
+def place_of(dropout: Dropout, first_row: int, dtype: str) -> Code:
+    """Where a layer's mask stands; seed, epoch and step are read from the run's table."""
+    scale = TextMath(dtype).text(dropout.scale)
+    return Code(f"place_of(progress, {first_row}, {dropout.layer}u, {dropout.threshold}u, {scale})")
 
 
 class Program:
@@ -52,28 +59,30 @@ class Program:
         self._serial = itertools.count()
         self._biases = {row.reads[1]: row.reads[2:] for row in plan.chunk if row.op == "linear"}
 
-    def step(self, rows: int) -> list[Work]:
-        """Everything that a step of so many rows does, in order."""
-        return [item.work for item in self.items(rows)]
+    def step(self, rows: int) -> Iterator[Item]:
+        """What a step of so many rows does, in order."""
+        for first in range(0, rows, self._plan.chunk_rows):
+            count = min(self._plan.chunk_rows, rows - first)
+            yield from self._chunk(_Chunk(first, count, np.int32(count), np.int32(rows)))
+        yield from self._end(np.int32(rows))
 
-    def items(self, rows: int) -> Iterator[Item]:
-        """The same, with what each piece reads and writes."""
-        plan = self._plan
-        for first in range(0, rows, plan.chunk_rows):
-            chunk = _Chunk(first, min(plan.chunk_rows, rows - first), rows)
-            for row in plan.chunk:
-                yield from self._row(row, chunk)
-        if plan.update is not None:
-            for row in plan.step:
-                if row.op == "norm":
-                    yield from self._norm()
+    def any_step(self) -> Iterator[Item]:
+        """What a step of one chunk does, for as many rows as a variable ``rows`` says."""
+        rows = Code("rows")
+        yield from self._chunk(_Chunk(0, self._plan.batch_rows, rows, rows))
+        yield from self._end(rows)
+
+    def _chunk(self, chunk: _Chunk) -> Iterator[Item]:
+        for row in self._plan.chunk:
+            yield from getattr(self, f"_{row.op}")(row, chunk)
+
+    def _end(self, rows: np.int32 | Code) -> Iterator[Item]:
+        if self._plan.update is not None:
+            if any(row.op == "norm" for row in self._plan.step):
+                yield from self._norm()
             yield from self._update()
-        yield self._item(
-            operations.advance(Code("progress"), np.int32(rows)), ("progress",), ("progress",)
-        )
-
-    def _row(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
-        yield from getattr(self, f"_{row.op}")(row, chunk)
+        advance = operations.advance(Code("progress"), rows)
+        yield self._item(advance, ("progress",), ("progress",))
 
     def _item(self, work: Work, reads: Sequence[str], writes: Sequence[str]) -> Item:
         if isinstance(work, Call):
@@ -97,13 +106,7 @@ class Program:
 
     def _place(self, row: Row, chunk: _Chunk) -> Code | None:
         dropout: Dropout | None = row.settings.get("dropout")
-        if dropout is None:
-            return None
-        scale = repr(float(self._number(dropout.scale)))
-        return Code(
-            f"place_of(progress, {chunk.first}, {dropout.layer}u, {dropout.threshold}u, "
-            f"real({scale}{'f' if self._number is np.float32 else ''}))"
-        )
+        return None if dropout is None else place_of(dropout, chunk.first, self._plan.dtype)
 
     def _weights(self) -> Local | None:
         binding = self._binding
@@ -116,7 +119,7 @@ class Program:
     def _weigh(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
         if chunk.first == 0:
             weigh = operations.weigh(
-                np.int32(chunk.rows_in_step), self._weights(), self._order(chunk),
+                chunk.rows_in_step, self._weights(), self._order(chunk),
                 self._memory.arrays["scale"],
             )  # fmt: skip
             yield self._item(weigh, ("progress",), ("scale",))
@@ -328,12 +331,12 @@ class Program:
 
 
 class _Chunk(NamedTuple):
-    """Rows of a step that are worked on at once."""
+    """Rows of a step that are worked on at once.
+
+    ``rows`` are so many at most; ``count`` is their number, or the name of it.
+    """
 
     first: int
     rows: int
-    rows_in_step: int
-
-    @property
-    def count(self) -> np.int32:
-        return np.int32(self.rows)
+    count: np.int32 | Code
+    rows_in_step: np.int32 | Code

@@ -140,7 +140,7 @@ class CupyRun:
         """A graph of steps of so many rows."""
         key = rows, steps
         if key not in self._graphs:
-            works = self._program.step(rows)
+            works = [item.work for item in self._program.step(rows)]
             graph = self._device.capture(self._stream, works * steps)
             self._graphs[key] = graph, works  # their working memory must stay
         return self._graphs[key][0]
