@@ -66,6 +66,10 @@ class Local:
         begin, end, _ = part.indices(self.size)
         return replace(self, name=f"({self.name} + {begin})", shape=(end - begin,))
 
+    def reshape(self, shape: tuple[int, ...]) -> Local:
+        """The same elements in another shape."""
+        return replace(self, shape=shape, stride=shape[-1])
+
     @property
     def strides(self) -> tuple[int, ...]:
         """Bytes from element to element, by axis."""

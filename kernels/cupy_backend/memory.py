@@ -7,21 +7,37 @@ line; what lies between is zero, in weights and gradients alike.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from ..contract import Binding, Parameter, Plan
 from .calls import PROGRESS
-from .device import Device
 
 _LINE = 128
 """Bytes of a cache line."""
 
 
+class Space(Protocol):
+    """Where arrays can be made: the device's memory, or that of a block."""
+
+    def zeros(self, shape: int | tuple[int, ...], dtype: Any) -> Any:
+        """An array of zeros."""
+
+    def empty(self, shape: int | tuple[int, ...], dtype: Any) -> Any:
+        """An array that holds anything."""
+
+
 class Memory:
     """The arrays behind the names of a plan.
+
+    Parameters
+    ----------
+    plan : Plan
+    binding : Binding
+    space : Space
 
     Attributes
     ----------
@@ -37,30 +53,40 @@ class Memory:
         See ``calls.PROGRESS``.
     """
 
-    def __init__(self, plan: Plan, binding: Binding, device: Device) -> None:
-        self._plan, self._binding, self._device = plan, binding, device
+    def __init__(self, plan: Plan, binding: Binding, space: Space) -> None:
+        self._plan, self._binding = plan, binding
         self._layout = _Layout(plan)
         count = self._layout.count
-        self.weights = device.zeros(count, plan.dtype)
+        self.weights = space.zeros(count, plan.dtype)
         trains = plan.update is not None
-        self.flat_grads = device.zeros(count if trains else 0, plan.dtype)
+        self.flat_grads = space.zeros(count if trains else 0, plan.dtype)
         self.flat_slots = [
-            device.zeros(count, plan.dtype) for _ in (plan.update.slots if plan.update else ())
+            space.zeros(count, plan.dtype) for _ in (plan.update.slots if plan.update else ())
         ]
         self.arrays: dict[str, Any] = dict(self._layout.views(self.weights))
         self.grads = dict(self._layout.views(self.flat_grads)) if trains else {}
         slots = [dict(self._layout.views(flat)) for flat in self.flat_slots]
         self.slots = {p.name: [views[p.name] for views in slots] for p in plan.parameters}
         self.halves = self._layout.halves
-        self._constants = {p.name: device.zeros(p.shape, plan.dtype) for p in plan.constants}
+        self._constants = {p.name: space.zeros(p.shape, plan.dtype) for p in plan.constants}
         self.arrays |= self._constants
         for buffer in plan.buffers:
-            self.arrays[buffer.name] = device.empty(plan.shape(buffer.name), plan.dtype)
+            self.arrays[buffer.name] = space.empty(plan.shape(buffer.name), plan.dtype)
         for name in ("row_losses", "row_hits"):
-            self.arrays[name] = device.empty(plan.chunk_rows, plan.dtype)
+            self.arrays[name] = space.empty(plan.chunk_rows, plan.dtype)
         for name in ("scale", "clip_scale", "norm"):
-            self.arrays[name] = device.zeros(1, plan.dtype)
-        self.progress = device.zeros(len(PROGRESS), np.int64)
+            self.arrays[name] = space.zeros(1, plan.dtype)
+        self.progress = space.zeros(len(PROGRESS), np.int64)
+
+    def lasting(self) -> list[Any]:
+        """The arrays that steps change and that outlive them."""
+        return [self.weights, self.flat_grads, *self.flat_slots, *self._constants.values()]
+
+    def with_arrays(self, arrays: Mapping[str, Any]) -> Memory:
+        """The same memory, but for these arrays."""
+        other = copy.copy(self)
+        other.arrays = {**self.arrays, **arrays}
+        return other
 
     def load(self) -> None:
         """Read parameters, slots and constants from the arrays bound."""

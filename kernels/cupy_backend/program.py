@@ -29,6 +29,8 @@ class Item(NamedTuple):
     work: Work
     reads: frozenset[str]
     writes: frozenset[str]
+    everywhere: bool = False
+    """So little that, where blocks share the other work, each had better do this for itself."""
 
 
 def place_of(dropout: Dropout, first_row: int, dtype: str) -> Code:
@@ -82,12 +84,14 @@ class Program:
                 yield from self._norm()
             yield from self._update()
         advance = operations.advance(Code("progress"), rows)
-        yield self._item(advance, ("progress",), ("progress",))
+        yield self._item(advance, ("progress",), ("progress",), everywhere=True)
 
-    def _item(self, work: Work, reads: Sequence[str], writes: Sequence[str]) -> Item:
+    def _item(
+        self, work: Work, reads: Sequence[str], writes: Sequence[str], everywhere: bool = False
+    ) -> Item:
         if isinstance(work, Call):
             work = work.naming(self._names)
-        return Item(work, frozenset(reads), frozenset(writes))
+        return Item(work, frozenset(reads), frozenset(writes), everywhere)
 
     # -- what rows speak of --
 
@@ -122,7 +126,7 @@ class Program:
                 chunk.rows_in_step, self._weights(), self._order(chunk),
                 self._memory.arrays["scale"],
             )  # fmt: skip
-            yield self._item(weigh, ("progress",), ("scale",))
+            yield self._item(weigh, ("progress",), ("scale",), everywhere=True)
 
     def _gather(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
         x = self._binding.x
@@ -142,7 +146,7 @@ class Program:
             self._place(row, chunk),
         )
         sizes = chunk.rows, weight.shape[1], weight.shape[0]
-        if self._uses_cublas("NN", *sizes):
+        if self._uses_cublas("NN", chunk, *sizes):
             yield self._gemm(x[: chunk.rows], weight, y[: chunk.rows], row.reads, row.writes)
             tail = products.tail(chunk.count, y, *settings)
             yield self._item(tail, (*row.reads[2:], row.writes[0], "progress"), row.writes)
@@ -189,7 +193,7 @@ class Program:
             chunk.count, *self._arrays(RECORDS), Code("*scale"), Code("progress"), *records,
             adds=chunk.first > 0, stops=self._plan.update is not None,
         )  # fmt: skip
-        yield self._item(call, (*RECORDS, "scale", "progress"), ("progress",))
+        yield self._item(call, (*RECORDS, "scale", "progress"), ("progress",), everywhere=True)
 
     def _copy_out(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
         (outputs,) = self._arrays(row.reads)
@@ -201,7 +205,7 @@ class Program:
     def _linear_grad_input(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
         grad, weight, *slope = self._arrays(row.reads)
         (out,) = self._arrays(row.writes)
-        if self._uses_cublas("NT", chunk.rows, weight.shape[0], weight.shape[1]):
+        if self._uses_cublas("NT", chunk, chunk.rows, weight.shape[0], weight.shape[1]):
             yield self._gemm(
                 grad[: chunk.rows], weight, out[: chunk.rows], row.reads, row.writes,
                 transpose_b=True,
@@ -221,7 +225,7 @@ class Program:
         biases = self._biases[name]
         bias = grads[biases[0]] if biases else None
         writes = [f"grad of {parameter}" for parameter in (name, *biases)]
-        if self._uses_cublas("TN", *grads[name].shape, chunk.rows):
+        if self._uses_cublas("TN", chunk, *grads[name].shape, chunk.rows):
             yield self._gemm(
                 x[: chunk.rows], grad[: chunk.rows], grads[name], row.reads, writes[:1],
                 transpose_a=True, adds=adds,
@@ -287,12 +291,10 @@ class Program:
         arrays = [memory.flat_grads]
         name, scratch = self._scratch(operations.norm_scratch(arrays))
         norm, clip_scale = self._arrays(("norm", "clip_scale"))
-        calls = [
-            *operations.norm(arrays, norm, scratch),
-            operations.norm_scale(norm, self._number(limit), clip_scale),
-        ]
-        for call in calls:
-            yield self._item(call, (*grads, "norm", name), ("norm", "clip_scale", name))
+        for call in operations.norm(arrays, norm, scratch):
+            yield self._item(call, (*grads, name), ("norm", name))
+        call = operations.norm_scale(norm, self._number(limit), clip_scale)
+        yield self._item(call, ("norm",), ("clip_scale",), everywhere=True)
 
     def _update(self) -> Iterator[Item]:
         plan, memory = self._plan, self._memory
@@ -315,7 +317,9 @@ class Program:
 
     # -- products --
 
-    def _uses_cublas(self, form: str, rows: int, columns: int, inner: int) -> bool:
+    def _uses_cublas(self, form: str, chunk: _Chunk, rows: int, columns: int, inner: int) -> bool:
+        if isinstance(chunk.count, Code):
+            return False
         plan = self._plan
         return products.uses_cublas(form, rows, columns, inner, plan.dtype, plan.precision)
 
