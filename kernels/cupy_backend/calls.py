@@ -116,13 +116,12 @@ class Call:
     def source(self) -> str:
         """The text of a kernel that makes this call alone, as ``kernel``."""
         parameters = [text for text, _ in self._parameters()]
-        names = [f"a{place}" for place, _ in enumerate(self.arguments)]
-        text = self.text("Team::all()", names)
+        text = self.text("Team::all()", self.arguments)
         return _source(self.dtype, self.files, self.formulas, tuple(parameters), text)
 
-    def text(self, team: str, names: Sequence[str]) -> str:
-        """The call itself, where arguments that are no text go by these names."""
-        passed = map(spell, self.arguments, names)
+    def text(self, team: str, arguments: Sequence[Any]) -> str:
+        """The call itself, with these arguments."""
+        passed = (_spell(argument, f"a{place}") for place, argument in enumerate(arguments))
         return f"{self.function}({', '.join((team, *passed))})"
 
     def values(self) -> tuple[Any, ...]:
@@ -182,7 +181,7 @@ def share(items: int, each: int = THREADS) -> int:
     return -(-items // each)
 
 
-def spell(argument: Any, name: str) -> str:
+def _spell(argument: Any, name: str) -> str:
     """How an argument is passed where a parameter of that name, or its own, holds it."""
     if isinstance(argument, Code):
         return argument.text

@@ -48,10 +48,20 @@ class Program:
     binding : Binding
     memory : Memory
     device : Device
+    in_one_block : bool, default False
+        Whether all the memory is a block's own: products then read it as it lies.
     """
 
-    def __init__(self, plan: Plan, binding: Binding, memory: Memory, device: Device) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        binding: Binding,
+        memory: Memory,
+        device: Device,
+        in_one_block: bool = False,
+    ) -> None:
         self._plan, self._binding, self._memory, self._device = plan, binding, memory, device
+        self._in_one_block = in_one_block
         self._number = np.dtype(plan.dtype).type
         self._names = {
             "progress": memory.progress,

@@ -1,4 +1,7 @@
-"""A plan at work on the device: an epoch is replays of a CUDA graph, with nothing between them."""
+"""A plan at work on the device: an epoch is replays of a CUDA graph, with nothing between them.
+
+Small networks have one kernel instead, which does many steps by itself.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from .calls import PROGRESS
 from .data import data_of
 from .device import Device, Work
 from .memory import Memory
+from .persistent import Persistent, suits
 from .program import Program
 
 _STEPS_A_GRAPH = 16
@@ -48,6 +52,7 @@ class CupyRun:
                 self._out = self._output()
                 self._stream.synchronize()
         self._program = Program(plan, binding, self._memory, device)
+        self._persistent = Persistent(plan, binding, self._memory, device) if suits(plan) else None
 
     def begin(
         self,
@@ -129,12 +134,20 @@ class CupyRun:
         batch_rows, step = self.plan.batch_rows, self.step
         end = step + count
         whole = min(end, self._samples // batch_rows)  # only the last step may be short
-        while step < whole:
-            many = _STEPS_A_GRAPH if whole - step >= _STEPS_A_GRAPH else 1
-            self._graph(batch_rows, many).launch(self._stream)
-            step += many
-        if step < end:
-            self._graph(self._samples - step * batch_rows, 1).launch(self._stream)
+        if step < whole:
+            self._repeat(batch_rows, whole - step)
+        if whole < end:
+            self._repeat(self._samples - whole * batch_rows, 1)
+
+    def _repeat(self, rows: int, steps: int) -> None:
+        """Put steps of so many rows on the stream."""
+        if self._persistent is not None:
+            self._persistent.launch(rows, steps)
+            return
+        while steps > 0:
+            many = _STEPS_A_GRAPH if steps >= _STEPS_A_GRAPH else 1
+            self._graph(rows, many).launch(self._stream)
+            steps -= many
 
     def _graph(self, rows: int, steps: int) -> Any:
         """A graph of steps of so many rows."""
