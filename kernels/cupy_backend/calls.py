@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from .formulas import shared_formulas
+
 THREADS = 256
 """Threads of every block."""
 MOST_BLOCKS = 1 << 20
@@ -41,13 +43,21 @@ class Code:
 
 @dataclass(frozen=True)
 class Local:
-    """An array that a persistent kernel has a pointer to: the pointer's name, dtype and shape."""
+    """An array whose address the kernel's text knows: an expression, a dtype and a shape."""
 
     name: str
     dtype: np.dtype
     shape: tuple[int, ...]
     stride: int
     """Elements from row to row."""
+
+
+@dataclass(frozen=True)
+class Struct:
+    """An argument that is a C++ aggregate: its type, and an argument for each of its members."""
+
+    type: str
+    members: tuple[Any, ...]
 
 
 NO_MATRIX = Code("Matrix<real>{nullptr, 0}")
@@ -63,7 +73,8 @@ class Call:
     function : str
         Its name, with template arguments.
     arguments : tuple
-        After the team: arrays (1-D as pointers, 2-D as matrices), NumPy scalars, or ``Code``.
+        After the team: arrays (1-D as pointers, 2-D as matrices), NumPy scalars, ``Code``, or a
+        ``Struct`` of such.
     dtype : str
         What ``real`` is.
     blocks : int
@@ -86,7 +97,9 @@ class Call:
 
     def source(self) -> str:
         """The text of a kernel that makes this call alone, as ``kernel``."""
-        declared = [_declare(argument, place) for place, argument in enumerate(self.arguments)]
+        declared = [
+            _declare(argument, f"a{place}") for place, argument in enumerate(self.arguments)
+        ]
         parameters = ", ".join(text for declaration in declared for text in declaration)
         passed = ", ".join(
             spell(argument, f"a{place}") for place, argument in enumerate(self.arguments)
@@ -112,11 +125,12 @@ class Call:
 
 
 def prelude(dtype: str, files: Iterable[str], formulas: Sequence[str]) -> str:
-    """What stands before a kernel: types and constants, device functions, formulas."""
+    """What stands before a kernel: types and constants, formulas, device functions."""
     lines = [
         f"typedef {_C_TYPES[dtype]} real;",
         f"constexpr int THREADS = {THREADS};",
         f"enum {{ {', '.join(PROGRESS)} }};",
+        shared_formulas(dtype),
         *(file_text(name) for name in ("common", *dict.fromkeys(files))),
         *dict.fromkeys(text for text in formulas if text),
     ]
@@ -143,6 +157,9 @@ def spell(argument: Any, name: str) -> str:
     """How an argument is passed where a parameter of that name, or its own, holds it."""
     if isinstance(argument, Code):
         return argument.text
+    if isinstance(argument, Struct):
+        members = (spell(part, f"{name}_{place}") for place, part in enumerate(argument.members))
+        return f"{argument.type}{{{', '.join(members)}}}"
     if isinstance(argument, Local):
         stride = str(argument.stride)
         name = argument.name
@@ -153,20 +170,25 @@ def spell(argument: Any, name: str) -> str:
     return name
 
 
-def _declare(argument: Any, place: int) -> list[str]:
+def _declare(argument: Any, name: str) -> list[str]:
     """The parameters that an argument becomes."""
-    if isinstance(argument, Code):
+    if isinstance(argument, Code | Local):
         return []
+    if isinstance(argument, Struct):
+        members = [_declare(part, f"{name}_{i}") for i, part in enumerate(argument.members)]
+        return [text for member in members for text in member]
     kind = c_type(argument.dtype)
     if isinstance(argument, np.generic):
-        return [f"{kind} a{place}"]
-    matrix = [f"long long a{place}_stride"] if argument.ndim == 2 else []
-    return [f"{kind} *a{place}", *matrix]
+        return [f"{kind} {name}"]
+    matrix = [f"long long {name}_stride"] if argument.ndim == 2 else []
+    return [f"{kind} *{name}", *matrix]
 
 
 def _values(argument: Any) -> list[Any]:
-    if isinstance(argument, Code):
+    if isinstance(argument, Code | Local):
         return []
+    if isinstance(argument, Struct):
+        return [value for member in argument.members for value in _values(member)]
     if isinstance(argument, np.generic) or argument.ndim < 2:
         return [argument]
     return [argument, np.int64(argument.strides[0] // argument.itemsize)]
