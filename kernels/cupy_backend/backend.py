@@ -309,7 +309,8 @@ class CupyBackend:
     def _table(self, dropout: Dropout) -> Any:
         """A run's table that has nothing but the place of a mask."""
         known = {"STEP": dropout.step, "EPOCH": dropout.epoch, "SEED": dropout.seed}
-        return self._device.array([known.get(word, 0) for word in PROGRESS], np.int64)
+        words = [known.get(word, 0) for word in PROGRESS]
+        return self._device.array(np.array(words, np.uint64).view(np.int64))
 
     def _scratch(self, count: int, dtype: Any) -> Any:
         return self._device.empty(max(1, count), dtype)

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .formulas import shared_formulas
+
 if TYPE_CHECKING:
     from .device import Device
 
@@ -45,7 +47,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Local:
-    """An array that a persistent kernel has a pointer to: the pointer's name, dtype and shape."""
+    """An array whose address the kernel's text knows: an expression, a dtype and a shape."""
 
     name: str
     dtype: np.dtype
@@ -76,6 +78,14 @@ class Local:
         return (self.stride * self.dtype.itemsize, self.dtype.itemsize)[-self.ndim :]
 
 
+@dataclass(frozen=True)
+class Struct:
+    """An argument that is a C++ aggregate: its type, and an argument for each of its members."""
+
+    type: str
+    members: tuple[Any, ...]
+
+
 NO_MATRIX = Code("Matrix<real>{nullptr, 0}")
 NO_ARRAY = Code("nullptr")
 
@@ -89,7 +99,8 @@ class Call:
     function : str
         Its name, with template arguments.
     arguments : tuple
-        After the team: arrays (1-D as pointers, 2-D as matrices), NumPy scalars, or ``Code``.
+        After the team: arrays (1-D as pointers, 2-D as matrices), NumPy scalars, ``Code``, or a
+        ``Struct`` of such.
     dtype : str
         What ``real`` is.
     blocks : int
@@ -147,18 +158,17 @@ class Call:
 
     def naming(self, arrays: Mapping[str, Any]) -> Call:
         """The same call, with those of the arrays as parameters that its texts speak of by name."""
-        texts = " ".join(a.text for a in self.arguments if isinstance(a, Code))
-        texts += " ".join(a.name for a in self.arguments if isinstance(a, Local))
-        words = set(re.findall(r"\w+", texts))
+        words = {word for argument in self.arguments for word in _words(argument)}
         return replace(self, named=tuple((n, array) for n, array in arrays.items() if n in words))
 
 
 def prelude(dtype: str, files: Iterable[str], formulas: Sequence[str]) -> str:
-    """What stands before a kernel: types and constants, device functions, formulas."""
+    """What stands before a kernel: types and constants, formulas, device functions."""
     lines = [
         f"typedef {_C_TYPES[dtype]} real;",
         f"constexpr int THREADS = {THREADS};",
         f"enum {{ {', '.join(PROGRESS)} }};",
+        shared_formulas(dtype),
         *(file_text(name) for name in ("common", *dict.fromkeys(files))),
         *dict.fromkeys(text for text in formulas if text),
     ]
@@ -185,6 +195,9 @@ def _spell(argument: Any, name: str) -> str:
     """How an argument is passed where a parameter of that name, or its own, holds it."""
     if isinstance(argument, Code):
         return argument.text
+    if isinstance(argument, Struct):
+        members = (_spell(part, f"{name}_{place}") for place, part in enumerate(argument.members))
+        return f"{argument.type}{{{', '.join(members)}}}"
     if isinstance(argument, Local):
         stride = str(argument.stride)
         name = argument.name
@@ -199,6 +212,9 @@ def _declare(name: str, value: Any) -> list[tuple[str, Any]]:
     """The parameters that an argument becomes, and what is passed for them."""
     if isinstance(value, Code | Local):
         return []
+    if isinstance(value, Struct):
+        members = enumerate(value.members)
+        return [both for i, part in members for both in _declare(f"{name}_{i}", part)]
     kind = c_type(value.dtype)
     if isinstance(value, np.generic):
         return [(f"{kind} {name}", value)]
@@ -206,6 +222,15 @@ def _declare(name: str, value: Any) -> list[tuple[str, Any]]:
     if value.ndim < 2:
         return pointer
     return [*pointer, (f"long long {name}_stride", np.int64(value.strides[0] // value.itemsize))]
+
+
+def _words(argument: Any) -> list[str]:
+    """The words of an argument's text."""
+    if isinstance(argument, Struct):
+        return [word for part in argument.members for word in _words(part)]
+    if not isinstance(argument, Code | Local):
+        return []
+    return re.findall(r"\w+", argument.text if isinstance(argument, Code) else argument.name)
 
 
 @functools.cache

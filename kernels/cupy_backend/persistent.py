@@ -16,7 +16,7 @@ import numpy as np
 
 from ..contract import Binding, Plan
 from ..tracing import TextMath
-from .calls import PROGRESS, THREADS, Call, Code, Local, c_type, prelude
+from .calls import PROGRESS, THREADS, Call, Code, Local, Struct, c_type, prelude
 from .device import Device
 from .memory import Memory
 from .program import Item, Program
@@ -191,10 +191,12 @@ class _Text:
             arguments = [self._spelt(argument) for argument in call.arguments]
             yield f"{call.text('Team{0, 1}' if is_whole else 'team', arguments)};"
 
-    def _spelt(self, argument: Any) -> Code | Local:
+    def _spelt(self, argument: Any) -> Any:
         """An argument as text: numbers as they are, arrays by the names of parameters."""
         if isinstance(argument, Code | Local):
             return argument
+        if isinstance(argument, Struct):
+            return Struct(argument.type, tuple(map(self._spelt, argument.members)))
         if isinstance(argument, np.integer):
             return Code(str(int(argument)))
         if isinstance(argument, np.floating):

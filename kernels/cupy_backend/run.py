@@ -24,6 +24,7 @@ _STEPS_A_GRAPH = 16
 _FIRST_STEPS = 2 * _STEPS_A_GRAPH
 """Queued before the device has shown how fast it is."""
 _MOST_STEPS = 1 << 16
+_ALL_BITS = 2**64 - 1
 
 
 @documented_by(Run)
@@ -117,8 +118,8 @@ class CupyRun:
         begun = time.monotonic()
         row = self.step * self.plan.batch_rows
         self._words |= self._data.words(row) | {"STEP": self.step}
-        words = [self._words[word] for word in PROGRESS]
-        self._memory.progress.set(np.array(words, np.int64))
+        words = [self._words[word] & _ALL_BITS for word in PROGRESS]
+        self._memory.progress.set(np.array(words, np.uint64).view(np.int64))
         ready = -(-self._data.ready(row) // self.plan.batch_rows)
         affordable = (deadline - begun) / self._pace if self._pace else _FIRST_STEPS
         count = int(min(ready - self.step, max(1.0, affordable), _MOST_STEPS))
