@@ -211,9 +211,7 @@ class _Torch:
         return predict
 
 
-def torch_eager(
-    task: Task, threads: int, device: str = "cpu", mode: str | None = None
-) -> Prepared:
+def torch_eager(task: Task, threads: int, device: str = "cpu", mode: str | None = None) -> Prepared:
     """Modules, autograd and a fused optimizer, a step at a time.
 
     ``mode`` is one of ``torch.compile``, through which forward, backward and predictions go then.

@@ -77,9 +77,7 @@ class Contender:
         line = self._process.stdout.readline()
         answer = json.loads(line) if line else {"error": "see its error above"}
         if isinstance(answer, dict):
-            raise RuntimeError(
-                f"{self.name} with {self.threads} threads ended; {answer['error']}"
-            )
+            raise RuntimeError(f"{self.name} with {self.threads} threads ended; {answer['error']}")
         self._process.send_signal(signal.SIGSTOP)
         return float(answer)
 
