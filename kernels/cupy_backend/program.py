@@ -30,6 +30,8 @@ class Item(NamedTuple):
     writes: frozenset[str]
     everywhere: bool = False
     """So little that, where blocks share the other work, each had better do this for itself."""
+    may_stop: bool = False
+    """Whether it says that the rest of the step must not be done."""
 
 
 def place_of(dropout: Dropout, first_row: int, dtype: str) -> Code:
@@ -214,7 +216,8 @@ class Program:
             chunk.count, *self._arrays(RECORDS), Code("*scale"), Code("progress"), *records,
             adds=chunk.first > 0, stops=self._plan.update is not None,
         )  # fmt: skip
-        yield self._item(call, (*RECORDS, "scale", "progress"), ("progress",), everywhere=True)
+        item = self._item(call, (*RECORDS, "scale", "progress"), ("progress",), everywhere=True)
+        yield item._replace(may_stop=self._plan.update is not None)
 
     def _copy_out(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
         (outputs,) = self._arrays(row.reads)
