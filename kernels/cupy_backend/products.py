@@ -18,7 +18,7 @@ import numpy as np
 
 from ..contract import IDENTITY, Activation
 from ..formulas import UpdateFormula
-from .calls import NO_ARRAY, NO_MATRIX, THREADS, Call, Code, Struct
+from .calls import NO_ARRAY, NO_MATRIX, THREADS, Call, Code, Struct, share
 from .formulas import activation_struct, update_struct
 
 WAVE = 128
@@ -54,30 +54,67 @@ class Tile:
         """Groups of threads that share the terms."""
         return THREADS * self.thread_rows * self.thread_columns // (self.rows * self.columns)
 
-    def count(self, rows: int, columns: int) -> int:
-        """Tiles of a result."""
-        return -(-rows // self.rows) * -(-columns // self.columns)
-
-    def shared(self, transpose_a: bool, transpose_b: bool, itemsize: int) -> int:
-        """Bytes of block memory."""
-        vector = _VECTOR_BYTES // itemsize
-        slab = self.groups * self.depth
-        panels = 0
-        for extent, along in ((self.rows, not transpose_a), (self.columns, transpose_b)):
-            lines, length = (extent, slab) if along else (slab, extent)
-            panels += lines * (length + vector)
-        partial = self.groups * self.rows * self.columns if self.groups > 1 else 0
-        return itemsize * max(self.stages * panels, partial, THREADS)
+    def shared(self, transposed: tuple[bool, bool], itemsize: int) -> int:
+        """Bytes of block memory; ``transposed`` says which operands are."""
+        pad = _VECTOR_BYTES // itemsize
+        panels = _panel_items(self, self.groups * self.depth, transposed, (pad, pad))
+        sums = self.groups * self.rows * self.columns if self.groups > 1 else 0
+        return itemsize * max(self.stages * panels, sums, THREADS)
 
     def spell(self, shared: int) -> str:
         """The C++ type."""
-        numbers = (
-            self.rows, self.columns, self.thread_rows, self.thread_columns, self.depth, self.stages,
-        )  # fmt: skip
-        return f"Tile<{', '.join(map(str, numbers))}, {shared}>"
+        shares = f"{self.rows}, {self.columns}, {self.thread_rows}, {self.thread_columns}"
+        return f"Tile<{shares}, {self.depth}, {self.stages}, {shared}>"
 
 
-TILES = {
+@dataclass(frozen=True)
+class TensorTile:
+    """The same for tensor cores; ``TensorTile`` of tensor.cu says what the numbers are.
+
+    Parameters
+    ----------
+    format : {"Tf32", "Bf16"}
+        What operands are rounded to.
+    rows, columns : int
+        Of the tile.
+    depth : int
+        Terms of a slab.
+    stages : int
+        Slabs in block memory.
+    pads : tuple of int
+        Numbers between the lines of an operand along the sums, and of one across.
+    """
+
+    format: str
+    rows: int
+    columns: int
+    depth: int
+    stages: int
+    pads: tuple[int, int]
+
+    def shared(self, transposed: tuple[bool, bool], itemsize: int) -> int:
+        """Bytes of block memory; ``transposed`` says which operands are."""
+        panels = _panel_items(self, self.depth, transposed, self.pads)
+        return itemsize * max(self.stages * panels, THREADS)
+
+    def spell(self, shared: int) -> str:
+        """The C++ type."""
+        shape = f"{self.rows}, {self.columns}, {self.depth}, {self.stages}"
+        return f"TensorTile<{self.format}, {shape}, {self.pads[0]}, {self.pads[1]}, {shared}>"
+
+
+def _panel_items(
+    tile: Tile | TensorTile, slab: int, transposed: tuple[bool, bool], pads: tuple[int, int]
+) -> int:
+    """Numbers of block memory that a slab of both operands takes; ``Panel`` of products.cu."""
+    along_pad, across_pad = pads
+    items = 0
+    for extent, along in ((tile.rows, not transposed[0]), (tile.columns, transposed[1])):
+        items += extent * (slab + along_pad) if along else slab * (extent + across_pad)
+    return items
+
+
+TILES: dict[str, tuple[Tile | TensorTile, ...]] = {
     "float32": (
         Tile(128, 128, 8, 8, 16, 2),
         Tile(64, 64, 8, 4, 8, 4),
@@ -91,14 +128,25 @@ TILES = {
         Tile(64, 16, 4, 4, 4, 4),
         Tile(16, 16, 4, 2, 4, 4),
     ),
+    "tf32": (
+        TensorTile("Tf32", 128, 128, 16, 2, (4, 8)),
+        TensorTile("Tf32", 64, 64, 16, 4, (4, 8)),
+        TensorTile("Tf32", 32, 32, 32, 4, (4, 8)),
+    ),
+    "bf16": (
+        TensorTile("Bf16", 128, 128, 16, 2, (8, 4)),
+        TensorTile("Bf16", 64, 64, 16, 4, (8, 4)),
+        TensorTile("Bf16", 32, 32, 32, 4, (8, 4)),
+    ),
 }
-"""By dtype, the largest first. Block memory stays below the 48 KiB that every launch may take."""
+"""By precision, the largest first; float32 and float64 are exact, what others round is float32.
+Block memory stays within the 48 KiB that every launch may take."""
 
 STRIPS = ((4, 4), (2, 4), (1, 4))
 """Rows and columns of a thread's share of a small product, the largest first."""
 
 
-def choose_tile(rows: int, columns: int, dtype: str) -> Tile:
+def choose_tile(rows: int, columns: int, precision: str) -> Tile | TensorTile:
     """The tile for a result: the largest that makes a wave of tiles, else the smallest.
 
     Tiles that would be half empty, or more, in either direction are left out.
@@ -106,23 +154,28 @@ def choose_tile(rows: int, columns: int, dtype: str) -> Tile:
     Parameters
     ----------
     rows, columns : int
-    dtype : {"float32", "float64"}
+    precision : {"float32", "float64", "tf32", "bf16"}
 
     Returns
     -------
-    Tile
+    Tile or TensorTile
 
     Examples
     --------
     >>> choose_tile(4096, 4096, "float32").rows, choose_tile(128, 128, "float32").rows
     (128, 16)
     """
-    *larger, smallest = TILES[dtype]
+    *larger, smallest = TILES[precision]
     for tile in larger:
         fits = tile.rows < 2 * rows and tile.columns < 2 * columns
-        if fits and tile.count(rows, columns) >= WAVE:
+        if fits and _tiles(tile, rows, columns) >= WAVE:
             return tile
     return smallest
+
+
+def _tiles(tile: Tile | TensorTile, rows: int, columns: int) -> int:
+    """Tiles of a result."""
+    return -(-rows // tile.rows) * -(-columns // tile.columns)
 
 
 # ---- calls ----
@@ -355,22 +408,27 @@ def _product(
 ) -> Call:
     """The call of a product of so many rows, columns and terms; ``shape`` is what it can hold."""
     dtype = np.dtype(operands[0].dtype).name
-    if precision != "float32":
-        raise ValueError(f"precision is {precision!r}; expected 'float32'")
+    if precision not in TILES or precision == "float64":
+        raise ValueError(f"precision is {precision!r}; expected 'float32', 'tf32' or 'bf16'")
+    if precision != "float32" and (dtype != "float32" or small):
+        where = "small products" if small else f"{dtype} arrays"
+        raise ValueError(f"precision is {precision!r} for {where}, which take 'float32' alone")
+    files += ("products",)
     if small:
-        strip = _choose_strip(*shape)
-        way, shared = f"Strip<{strip[0]}, {strip[1]}, {_spell(_are_aligned(operands))}>", 0
-        blocks = -(-shape[0] * shape[1] // (THREADS * strip[0] * strip[1]))
+        height, width = _choose_strip(*shape)
+        way, shared = f"Strip<{height}, {width}, {_spell(_are_aligned(operands))}>", 0
+        blocks = share(-(-shape[0] // height) * -(-shape[1] // width))
     else:
-        tile = choose_tile(*shape, dtype)
-        shared = tile.shared(*transposed, np.dtype(dtype).itemsize)
-        way, blocks = tile.spell(shared), tile.count(*shape)
+        tile = choose_tile(*shape, dtype if precision == "float32" else precision)
+        shared = tile.shared(transposed, np.dtype(dtype).itemsize)
+        way, blocks = tile.spell(shared), _tiles(tile, *shape)
+        files += ("tensor",) if precision != "float32" else ()
     return Call(
         f"{way}::product<{', '.join(map(_spell, transposed))}>",
         (*sizes, *operands, tail),
         dtype,
         blocks,
-        (*files, "products"),
+        files,
         formulas,
         shared,
     )
