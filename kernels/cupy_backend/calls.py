@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 THREADS = 256
 """Threads of every block."""
+BLOCKS_AT_ONCE = 2
+"""Blocks that a multiprocessor must have the registers for: one works while the other waits."""
 MOST_BLOCKS = 1 << 20
 PROGRESS = (
     "X", "TARGETS", "WEIGHTS", "OUT", "ORDER", "FIRST", "STEP", "EPOCH", "SEED", "DIVERGED",
@@ -166,7 +168,7 @@ def prelude(dtype: str, files: Iterable[str], formulas: Sequence[str]) -> str:
     """What stands before a kernel: types and constants, formulas, device functions."""
     lines = [
         f"typedef {_C_TYPES[dtype]} real;",
-        f"constexpr int THREADS = {THREADS};",
+        f"constexpr int THREADS = {THREADS}, BLOCKS_AT_ONCE = {BLOCKS_AT_ONCE};",
         f"enum {{ {', '.join(PROGRESS)} }};",
         shared_formulas(dtype),
         *(file_text(name) for name in ("common", *dict.fromkeys(files))),
@@ -239,6 +241,7 @@ def _source(
 ) -> str:
     return (
         f"{prelude(dtype, files, [formulas])}\n"
-        f'extern "C" __global__ void __launch_bounds__(THREADS) kernel({", ".join(parameters)})\n'
+        f'extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_AT_ONCE) '
+        f"kernel({', '.join(parameters)})\n"
         f"{{\n  {text};\n}}\n"
     )
