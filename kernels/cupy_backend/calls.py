@@ -19,6 +19,8 @@ from .formulas import shared_formulas
 
 THREADS = 256
 """Threads of every block."""
+IN_FLIGHT = 4
+"""Elements that a thread loads before it works on the first, where rows or columns are walked."""
 MOST_BLOCKS = 1 << 20
 PROGRESS = (
     "X", "TARGETS", "WEIGHTS", "OUT", "ORDER", "FIRST", "STEP", "EPOCH", "SEED", "DIVERGED",
@@ -128,7 +130,7 @@ def prelude(dtype: str, files: Iterable[str], formulas: Sequence[str]) -> str:
     """What stands before a kernel: types and constants, formulas, device functions."""
     lines = [
         f"typedef {_C_TYPES[dtype]} real;",
-        f"constexpr int THREADS = {THREADS};",
+        f"constexpr int THREADS = {THREADS}, IN_FLIGHT = {IN_FLIGHT};",
         f"enum {{ {', '.join(PROGRESS)} }};",
         shared_formulas(dtype),
         *(file_text(name) for name in ("common", *dict.fromkeys(files))),
