@@ -25,6 +25,8 @@ THREADS = 256
 """Threads of every block."""
 BLOCKS_AT_ONCE = 2
 """Blocks that a multiprocessor must have the registers for: one works while the other waits."""
+IN_FLIGHT = 4
+"""Elements that a thread loads before it works on the first, where rows or columns are walked."""
 MOST_BLOCKS = 1 << 20
 PROGRESS = (
     "X", "TARGETS", "WEIGHTS", "OUT", "ORDER", "FIRST", "STEP", "EPOCH", "SEED", "DIVERGED",
@@ -169,6 +171,7 @@ def prelude(dtype: str, files: Iterable[str], formulas: Sequence[str]) -> str:
     lines = [
         f"typedef {_C_TYPES[dtype]} real;",
         f"constexpr int THREADS = {THREADS}, BLOCKS_AT_ONCE = {BLOCKS_AT_ONCE};",
+        f"constexpr int IN_FLIGHT = {IN_FLIGHT};",
         f"enum {{ {', '.join(PROGRESS)} }};",
         shared_formulas(dtype),
         *(file_text(name) for name in ("common", *dict.fromkeys(files))),

@@ -157,7 +157,7 @@ class _Text:
             )
         )
         lines = [
-            'extern "C" __global__ void __launch_bounds__(THREADS) kernel(',
+            'extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_AT_ONCE) kernel(',
             f"    long long *table, unsigned *arrivals, int rows, int steps{declared}) {{",
             "  const Team team = Team::all();",
             f"  long long *const progress = (long long *)(block_memory() + {self._table});",
