@@ -143,6 +143,26 @@ def test_wheel_holds_every_package() -> None:
     assert sorted(listed) == sorted(found)
 
 
+@in_checkout
+def test_wheel_holds_every_file_beside_the_code() -> None:
+    settings = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))
+    globs = settings["tool"]["setuptools"]["package-data"]
+    found = 0
+    for name, folder in settings["tool"]["setuptools"]["package-dir"].items():
+        for path in (CHECKOUT / folder).rglob("*"):
+            inside = path.relative_to(CHECKOUT / folder)
+            if path.is_dir() or path.suffix in (".py", ".pyc"):
+                continue
+            found += 1
+            holders = [
+                (".".join((name, *up.parts)), inside.relative_to(up)) for up in inside.parents
+            ]
+            assert any(
+                rest.match(glob) for holder, rest in holders for glob in globs.get(holder, ())
+            ), f"no package-data for {path}"
+    assert found
+
+
 # The README
 
 
