@@ -36,6 +36,15 @@ def is_cupy(value: Any) -> bool:
     return cupy is not None and isinstance(value, cupy.ndarray)
 
 
+def kind_of(value: Any) -> str:
+    """The type of a value with its package, for messages.
+
+    >>> kind_of(np.ones(2))
+    'numpy.ndarray'
+    """
+    return f"{type(value).__module__.partition('.')[0]}.{type(value).__name__}"
+
+
 def is_writable(array: Any) -> bool:
     """Whether a NumPy array may be written to, as CuPy arrays always may."""
     return not isinstance(array, np.ndarray) or array.flags.writeable
@@ -86,8 +95,8 @@ def on_host(name: str, value: Any) -> np.ndarray:
     """
     if is_on_gpu(value):
         raise TypeError(
-            f"{name} is a {type(value).__name__} on a GPU; expected an array in host memory (of a "
-            f"CuPy array, {name}.get())"
+            f"{name} is a {kind_of(value)} on a GPU; expected an array in host memory (of a CuPy "
+            f"array, {name}.get())"
         )
     return as_array(name, value)
 

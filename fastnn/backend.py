@@ -231,7 +231,7 @@ def _fitting(backend: Backend, name: str, data: Any) -> Backend:
     """The backend, if it can work on data where they lie."""
     if arrays.is_on_gpu(data) and backend.name != "cupy":
         raise TypeError(
-            f"{name} is a {type(data).__name__} on a GPU, and the {backend.name} backend works on "
+            f"{name} is a {arrays.kind_of(data)} on a GPU, and the {backend.name} backend works on "
             f"the CPU; expected an array in host memory (of a CuPy array, {name}.get()) or the "
             "cupy backend"
         )

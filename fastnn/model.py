@@ -229,7 +229,7 @@ class Sequential:
         ValueError, TypeError
             For a wrong shape, an empty set, or NaN or infinity.
         """
-        array = arrays.as_array(name, X)
+        array, backend = arrays.as_array(name, X), backends.where_it_lies(name, X)
         if array.ndim > 2:
             array = array.reshape(len(array), -1)
         matrix = checks.matrix(name, array)
@@ -244,7 +244,7 @@ class Sequential:
         lies_well = matrix.strides[1] == matrix.itemsize and matrix.strides[0] >= 0
         if not (matrix.dtype.isnative and lies_well):
             matrix = arrays.contiguous(matrix, matrix.dtype.newbyteorder("="))
-        if matrix.dtype.kind == "f" and not backends.where_it_lies(name, matrix).all_finite(matrix):
+        if matrix.dtype.kind == "f" and not backend.all_finite(matrix):
             raise ValueError(f"{name} contains NaN or infinity; expected finite numbers")
         return matrix
 

@@ -93,7 +93,7 @@ class CupyBackend:
     ) -> None:
         with self._moving() as move:
             reads = move.read(grad), move.read(weight), move.read(slope)
-            self._do(products.grad_input(np.int32(len(grad)), *reads, move.write(out)))
+            self._do(products.linear_grad_input(np.int32(len(grad)), *reads, move.write(out)))
 
     def linear_grad_weight(
         self,
@@ -104,7 +104,7 @@ class CupyBackend:
     ) -> None:
         with self._moving() as move:
             arrays = move.read(x), move.read(grad), move.write(grad_weight), move.write(grad_bias)
-            self._do(products.grad_weight(np.int32(len(x)), *arrays, adds=False))
+            self._do(products.linear_grad_weight(np.int32(len(x)), *arrays))
 
     def map(
         self,

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 THREADS = 256
 """Threads of every block."""
+BLOCKS_AT_ONCE = 2
+"""Blocks that a multiprocessor must have the registers for: one works while the other waits."""
+IN_FLIGHT = 4
+"""Elements that a thread loads before it works on the first, where rows or columns are walked."""
 MOST_BLOCKS = 1 << 20
 PROGRESS = (
     "X", "TARGETS", "WEIGHTS", "OUT", "ORDER", "FIRST", "STEP", "EPOCH", "SEED", "DIVERGED",
@@ -166,7 +170,8 @@ def prelude(dtype: str, files: Iterable[str], formulas: Sequence[str]) -> str:
     """What stands before a kernel: types and constants, formulas, device functions."""
     lines = [
         f"typedef {_C_TYPES[dtype]} real;",
-        f"constexpr int THREADS = {THREADS};",
+        f"constexpr int THREADS = {THREADS}, BLOCKS_AT_ONCE = {BLOCKS_AT_ONCE};",
+        f"constexpr int IN_FLIGHT = {IN_FLIGHT};",
         f"enum {{ {', '.join(PROGRESS)} }};",
         shared_formulas(dtype),
         *(file_text(name) for name in ("common", *dict.fromkeys(files))),
@@ -239,6 +244,7 @@ def _source(
 ) -> str:
     return (
         f"{prelude(dtype, files, [formulas])}\n"
-        f'extern "C" __global__ void __launch_bounds__(THREADS) kernel({", ".join(parameters)})\n'
+        f'extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_AT_ONCE) '
+        f"kernel({', '.join(parameters)})\n"
         f"{{\n  {text};\n}}\n"
     )

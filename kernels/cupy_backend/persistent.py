@@ -157,7 +157,7 @@ class _Text:
             )
         )
         lines = [
-            'extern "C" __global__ void __launch_bounds__(THREADS) kernel(',
+            'extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_AT_ONCE) kernel(',
             f"    long long *table, unsigned *arrivals, int rows, int steps{declared}) {{",
             "  const Team team = Team::all();",
             f"  long long *const progress = (long long *)(block_memory() + {self._table});",
@@ -190,6 +190,9 @@ class _Text:
             call = _call(item)
             arguments = [self._spelt(argument) for argument in call.arguments]
             yield f"{call.text('Team{0, 1}' if is_whole else 'team', arguments)};"
+            if item.may_stop:
+                yield "__syncthreads();"
+                yield "if (progress[DIVERGED]) break;"
 
     def _spelt(self, argument: Any) -> Any:
         """An argument as text: numbers as they are, arrays by the names of parameters."""

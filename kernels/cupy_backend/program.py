@@ -1,7 +1,6 @@
 """The work of a plan's step on the device: each row becomes calls of device functions.
 
-Gradients are stored, and the optimizer moves all parameters in one pass at the end of the step. A
-batch of several chunks walks them one after the other; gradients of later ones are added.
+A batch of several chunks walks them one after the other; gradients of later ones are added.
 """
 
 from __future__ import annotations
@@ -31,6 +30,8 @@ class Item(NamedTuple):
     writes: frozenset[str]
     everywhere: bool = False
     """So little that, where blocks share the other work, each had better do this for itself."""
+    may_stop: bool = False
+    """Whether it says that the rest of the step must not be done."""
 
 
 def place_of(dropout: Dropout, first_row: int, dtype: str) -> Code:
@@ -61,7 +62,7 @@ class Program:
         in_one_block: bool = False,
     ) -> None:
         self._plan, self._binding, self._memory, self._device = plan, binding, memory, device
-        self._in_one_block = in_one_block
+        self._how = {"precision": plan.precision, "small": in_one_block}
         self._number = np.dtype(plan.dtype).type
         self._names = {
             "progress": memory.progress,
@@ -69,32 +70,44 @@ class Program:
             "clip_scale": memory.arrays["clip_scale"],
         }
         self._serial = itertools.count()
+        self._decayed = {p.name: p.decayed for p in plan.parameters}
         self._biases = {row.reads[1]: row.reads[2:] for row in plan.chunk if row.op == "linear"}
 
     def step(self, rows: int) -> Iterator[Item]:
-        """What a step of so many rows does, in order."""
-        for first in range(0, rows, self._plan.chunk_rows):
-            count = min(self._plan.chunk_rows, rows - first)
+        """What a step of so many rows does, in order.
+
+        Gradients are stored, and all parameters move in one pass at the end.
+        """
+        plan = self._plan
+        for first in range(0, rows, plan.chunk_rows):
+            count = min(plan.chunk_rows, rows - first)
             yield from self._chunk(_Chunk(first, count, np.int32(count), np.int32(rows)))
-        yield from self._end(np.int32(rows))
+        yield from self._norm()
+        if plan.update is not None:
+            memory, reads = self._memory, [p.name for p in plan.parameters]
+            for decayed, half in memory.halves:
+                flat = memory.weights[half], memory.flat_grads[half]
+                yield self._move(flat, [slot[half] for slot in memory.flat_slots], decayed, reads)
+        yield self._advance(np.int32(rows))
 
     def any_step(self) -> Iterator[Item]:
-        """What a step of one chunk does, for as many rows as a variable ``rows`` says."""
-        rows = Code("rows")
+        """What a step of one chunk does, for as many rows as a variable ``rows`` says.
+
+        A weight moves as its gradient leaves the product, where the plan allows it.
+        """
+        rows, memory = Code("rows"), self._memory
         yield from self._chunk(_Chunk(0, self._plan.batch_rows, rows, rows))
-        yield from self._end(rows)
+        yield from self._norm()
+        for row in self._plan.step:
+            for name in (*row.writes, *self._biases.get("".join(row.writes), ())):
+                arrays = (memory.arrays[name], memory.grads[name], *memory.slots[name])
+                weight, grad, *slots = (array.reshape((array.size,)) for array in arrays)
+                yield self._move((weight, grad), slots, self._decayed[name], [name])
+        yield self._advance(rows)
 
     def _chunk(self, chunk: _Chunk) -> Iterator[Item]:
         for row in self._plan.chunk:
             yield from getattr(self, f"_{row.op}")(row, chunk)
-
-    def _end(self, rows: np.int32 | Code) -> Iterator[Item]:
-        if self._plan.update is not None:
-            if any(row.op == "norm" for row in self._plan.step):
-                yield from self._norm()
-            yield from self._update()
-        advance = operations.advance(Code("progress"), rows)
-        yield self._item(advance, ("progress",), ("progress",), everywhere=True)
 
     def _item(
         self, work: Work, reads: Sequence[str], writes: Sequence[str], everywhere: bool = False
@@ -161,7 +174,7 @@ class Program:
             tail = products.tail(chunk.count, y, *settings)
             yield self._item(tail, (*row.reads[2:], row.writes[0], "progress"), row.writes)
             return
-        call = products.linear(chunk.count, x, weight, *settings, self._plan.precision)
+        call = products.linear(chunk.count, x, weight, *settings, **self._how)
         yield self._item(call, (*row.reads, "progress"), row.writes)
 
     def _map(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
@@ -203,7 +216,8 @@ class Program:
             chunk.count, *self._arrays(RECORDS), Code("*scale"), Code("progress"), *records,
             adds=chunk.first > 0, stops=self._plan.update is not None,
         )  # fmt: skip
-        yield self._item(call, (*RECORDS, "scale", "progress"), ("progress",), everywhere=True)
+        item = self._item(call, (*RECORDS, "scale", "progress"), ("progress",), everywhere=True)
+        yield item._replace(may_stop=self._plan.update is not None)
 
     def _copy_out(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
         (outputs,) = self._arrays(row.reads)
@@ -224,12 +238,14 @@ class Program:
                 multiply = operations.multiply(chunk.count, out, slope[0])
                 yield self._item(multiply, (*row.reads[2:], *row.writes), row.writes)
             return
-        call = products.grad_input(
-            chunk.count, grad, weight, slope[0] if slope else None, out, self._plan.precision
-        )
+        by_slope = slope[0] if slope else None
+        call = products.linear_grad_input(chunk.count, grad, weight, by_slope, out, **self._how)
         yield self._item(call, row.reads, row.writes)
 
     def _linear_grad_weight(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
+        if row.settings.get("update") and isinstance(chunk.count, Code):
+            yield self._update_weight(row, chunk)
+            return
         x, grad = self._arrays(row.reads)
         name, grads, adds = row.settings["weight"], self._memory.grads, chunk.first > 0
         biases = self._biases[name]
@@ -243,8 +259,8 @@ class Program:
             if bias is not None:
                 yield from self._sums(chunk, grad, None, bias, row.reads[1:], writes[1:])
             return
-        call = products.grad_weight(
-            chunk.count, x, grad, grads[name], bias, adds, self._plan.precision
+        call = products.linear_grad_weight(
+            chunk.count, x, grad, grads[name], bias, adds, **self._how
         )
         yield self._item(call, row.reads, writes)
 
@@ -296,7 +312,8 @@ class Program:
 
     def _norm(self) -> Iterator[Item]:
         memory, limit = self._memory, self._plan.clip_norm
-        assert limit is not None
+        if limit is None:
+            return
         grads = tuple(f"grad of {p.name}" for p in self._plan.parameters)
         arrays = [memory.flat_grads]
         name, scratch = self._scratch(operations.norm_scratch(arrays))
@@ -306,24 +323,50 @@ class Program:
         call = operations.norm_scale(norm, self._number(limit), clip_scale)
         yield self._item(call, ("norm",), ("clip_scale",), everywhere=True)
 
-    def _update(self) -> Iterator[Item]:
-        plan, memory = self._plan, self._memory
+    def _move(
+        self, weight_and_grad: tuple[Any, Any], slots: list[Any], decayed: bool, names: list[str]
+    ) -> Item:
+        """One optimizer step of parameters that lie side by side."""
+        plan = self._plan
         assert plan.update is not None
-        moved = [p.name for p in plan.parameters]
-        reads = (*moved, *(f"grad of {name}" for name in moved), "progress", "clip_scale")
-        count = len(plan.update.scalars)
-        scale = self._number(1.0) if plan.clip_norm is None else Code("*clip_scale")
-        for decayed, half in memory.halves:
-            scalars = Code(
-                f"((const real *)progress[SCALARS] + "
-                f"(2 * (progress[STEP] - progress[FIRST_STEP]) + {int(decayed)}) * {count})"
-            )
-            slots = [flat[half] for flat in memory.flat_slots]
-            call = operations.update(
-                memory.weights[half], memory.flat_grads[half], slots, scalars, plan.update,
-                plan.clip_value, scale, Code("progress"),
-            )  # fmt: skip
-            yield self._item(call, reads, (*moved, "slots"))
+        call = operations.update(
+            *weight_and_grad, slots, self._scalars(decayed), plan.update, plan.clip_value,
+            self._clip_scale(), Code("progress"),
+        )  # fmt: skip
+        grads = (f"grad of {name}" for name in names)
+        return self._item(call, (*names, *grads, "progress", "clip_scale"), names)
+
+    def _update_weight(self, row: Row, chunk: _Chunk) -> Item:
+        """A layer's step, with gradients that are stored nowhere."""
+        plan, memory, name = self._plan, self._memory, row.settings["weight"]
+        assert plan.update is not None
+        biases = self._biases[name]
+        bias = {
+            "bias": memory.arrays[biases[0]],
+            "bias_slots": memory.slots[biases[0]],
+            "bias_scalars": self._scalars(self._decayed[biases[0]]),
+        }
+        clip = None if plan.clip_value is None else self._number(plan.clip_value)
+        update = products.Update(
+            plan.update, memory.arrays[name], memory.slots[name],
+            self._scalars(self._decayed[name]), clip_value=clip, **(bias if biases else {}),
+        )  # fmt: skip
+        call = products.update_weight(chunk.count, *self._arrays(row.reads), update, **self._how)
+        return self._item(call, (*row.reads, name, *biases, "progress"), (name, *biases))
+
+    def _advance(self, rows: np.int32 | Code) -> Item:
+        advance = operations.advance(Code("progress"), rows)
+        return self._item(advance, ("progress",), ("progress",), everywhere=True)
+
+    def _scalars(self, decayed: bool) -> Code:
+        """The optimizer's scalars of the step, without weight decay or with it."""
+        assert self._plan.update is not None
+        count = len(self._plan.update.scalars)
+        row = f"(2 * (progress[STEP] - progress[FIRST_STEP]) + {int(decayed)})"
+        return Code(f"((const real *)progress[SCALARS] + {row} * {count})")
+
+    def _clip_scale(self) -> Any:
+        return self._number(1.0) if self._plan.clip_norm is None else Code("*clip_scale")
 
     # -- products --
 
