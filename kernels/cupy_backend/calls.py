@@ -29,8 +29,8 @@ PROGRESS = (
 """The words of a run's table on the device: where its data lie (addresses; ORDER is 0 for rows as
 they stand), the place of the step's first row in the order, the step, and so on. CHUNK_FIRST is
 the chunk's first row, counted in its step's batch."""
-_C_TYPES = {
-    "float32": "float", "float64": "double", "bool": "bool", "int8": "signed char",
+_C_TYPES = {  # of float16 the bits
+    "float16": "unsigned short", "float32": "float", "float64": "double", "bool": "bool", "int8": "signed char",
     "int16": "short", "int32": "int", "int64": "long long", "uint8": "unsigned char",
     "uint16": "unsigned short", "uint32": "unsigned", "uint64": "unsigned long long",
 }  # fmt: skip
@@ -99,16 +99,17 @@ class Call:
 
     def source(self) -> str:
         """The text of a kernel that makes this call alone, as ``kernel``."""
-        declared = [
-            _declare(argument, f"a{place}") for place, argument in enumerate(self.arguments)
-        ]
-        parameters = ", ".join(text for declaration in declared for text in declaration)
-        passed = ", ".join(
-            spell(argument, f"a{place}") for place, argument in enumerate(self.arguments)
-        )
+        return f"{prelude(self.dtype, self.files, [self.formulas])}\n{self.kernel()}"
+
+    def kernel(self, name: str = "kernel") -> str:
+        """That kernel, under a name, without what stands before it."""
+        names = [f"a{place}" for place in range(len(self.arguments))]
+        both = list(zip(self.arguments, names, strict=True))
+        parameters = ", ".join(text for argument in both for text in _declare(*argument))
+        passed = ", ".join(spell(*argument) for argument in both)
+        # told that one block is enough, ptxas does not spill for the sake of occupancy
         return (
-            f"{prelude(self.dtype, self.files, [self.formulas])}\n"
-            f'extern "C" __global__ void __launch_bounds__(THREADS) kernel({parameters}) {{\n'
+            f'extern "C" __global__ void __launch_bounds__(THREADS, 1) {name}({parameters}) {{\n'
             f"  {self.function}(Team{{(int)blockIdx.x, (int)gridDim.x}}, {passed});\n}}\n"
         )
 
