@@ -144,7 +144,7 @@ class Kernel:
         cooperative: bool = True,
         order: str | None = None,
     ) -> None:
-        """Run with arguments as they lie in memory (addresses as uint64); see ``Library.launch``."""
+        """Run with arguments as they lie in memory, addresses as uint64; see ``Library.launch``."""
         self.check_shape(grid, block, shared)
         cells = [np.array(argument) for argument in arguments]
         addresses = (ctypes.c_void_p * max(1, len(cells)))(*(cell.ctypes.data for cell in cells))
@@ -269,6 +269,11 @@ def spelt_type(argument: Any) -> str:
     return f"a Python {type(argument).__name__}, which CuPy would pass in 8 bytes"
 
 
+def shim_version() -> int:
+    """A number that changes with the shim, and with it what ``build`` makes."""
+    return int(_runtime_path().stem[-7:], 16)
+
+
 @contextmanager
 def fibres(order: str) -> Iterator[None]:
     """Run fibres, warps and blocks "ascending" (the default) or "descending" meanwhile."""
@@ -294,6 +299,21 @@ def load(source: str) -> Library:
         g++ refuses the source, or it holds no ``extern "C" __global__ void`` kernel.
     """
     return Library(build(source))
+
+
+def load_binary(binary: bytes) -> Library:
+    """Load a library that was read from where ``build`` put it.
+
+    Raises
+    ------
+    CompileError
+        It was compiled with another version of the shim, or is none.
+    """
+    if b"shim_made_with" not in binary:
+        raise CompileError("binary: expected a library that build made")
+    digest = hashlib.sha256(binary).hexdigest()
+    path = _cached("binary", ".so", [digest], lambda path: path.write_bytes(binary))
+    return Library(path)
 
 
 def build(source: str) -> Path:
