@@ -558,3 +558,16 @@ template <int ROWS, int COLUMNS, bool ALIGNED> struct Strip {
     tail(row, column, sum, 1);
   }
 };
+
+// The tail of a product whose sums lie in memory. Bytes: those of the sums and of the tail.
+template <class Tail>
+__device__ __forceinline__ void finish(Team team, int rows, int columns, Matrix<real> sums,
+                                       const Tail &tail) {
+  const int runs = (columns - 1) / VECTOR + 1;
+  const long long items = (long long)rows * runs, stride = (long long)team.blocks * THREADS;
+  for (long long item = (long long)team.block * THREADS + threadIdx.x; item < items;
+       item += stride) {
+    const int row = (int)(item / runs), column = (int)(item % runs) * VECTOR;
+    tail(row, column, read_run<VECTOR>(&sums(row, column), columns - column), columns - column);
+  }
+}
