@@ -18,7 +18,7 @@ import numpy as np
 
 from ..contract import IDENTITY, Activation
 from ..formulas import UpdateFormula
-from .calls import NO_ARRAY, NO_MATRIX, THREADS, Call, Code, Struct, share, share
+from .calls import NO_ARRAY, NO_MATRIX, THREADS, Call, Code, Struct, share
 from .formulas import activation_struct, update_struct
 
 WAVE = 128
