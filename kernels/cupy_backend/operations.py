@@ -23,6 +23,7 @@ from .calls import (
     THREADS,
     Call,
     Code,
+    Local,
     Struct,
     c_type,
     share,
@@ -90,7 +91,11 @@ def multiply(rows: Rows, grad: Any, slope: Any) -> Call:
 
 def gather(rows: Rows, x: Any, order: Code, out: Any) -> Call:
     """out (B, I) = rows of x (N, I), of any numeric dtype, in an order (an ``Order``)."""
-    return _each_element(f"gather<{c_type(x.dtype)}>", rows, out, x, order, out)
+    function = f"gather<{c_type(x.dtype)}>"
+    if x.dtype == np.float16:
+        function = "gather_halves"
+        x = x if isinstance(x, Local) else x.view(np.uint16)
+    return _each_element(function, rows, out, x, order, out)
 
 
 def copy_out(rows: Rows, outputs: Any, order: Code, out: Any) -> Call:
