@@ -19,8 +19,8 @@ from .formulas import shared_formulas
 
 THREADS = 256
 """Threads of every block."""
-BLOCKS_AT_ONCE = 2
-"""Blocks that a multiprocessor must have the registers for: one works while the other waits."""
+IN_FLIGHT = 4
+"""Elements that a thread loads before it works on the first, where rows or columns are walked."""
 MOST_BLOCKS = 1 << 20
 PROGRESS = (
     "X", "TARGETS", "WEIGHTS", "OUT", "ORDER", "FIRST", "STEP", "EPOCH", "SEED", "DIVERGED",
@@ -29,8 +29,8 @@ PROGRESS = (
 """The words of a run's table on the device: where its data lie (addresses; ORDER is 0 for rows as
 they stand), the place of the step's first row in the order, the step, and so on. CHUNK_FIRST is
 the chunk's first row, counted in its step's batch."""
-_C_TYPES = {
-    "float32": "float", "float64": "double", "bool": "bool", "int8": "signed char",
+_C_TYPES = {  # of float16 the bits
+    "float16": "unsigned short", "float32": "float", "float64": "double", "bool": "bool", "int8": "signed char",
     "int16": "short", "int32": "int", "int64": "long long", "uint8": "unsigned char",
     "uint16": "unsigned short", "uint32": "unsigned", "uint64": "unsigned long long",
 }  # fmt: skip
@@ -87,6 +87,8 @@ class Call:
         The text of structs made from formulas.
     shared : int
         Bytes of block memory.
+    blocks_at_once : int
+        Blocks that a multiprocessor must have the registers for.
     """
 
     function: str
@@ -96,20 +98,22 @@ class Call:
     files: tuple[str, ...]
     formulas: str = ""
     shared: int = 0
+    blocks_at_once: int = 1
 
     def source(self) -> str:
         """The text of a kernel that makes this call alone, as ``kernel``."""
-        declared = [
-            _declare(argument, f"a{place}") for place, argument in enumerate(self.arguments)
-        ]
-        parameters = ", ".join(text for declaration in declared for text in declaration)
-        passed = ", ".join(
-            spell(argument, f"a{place}") for place, argument in enumerate(self.arguments)
-        )
+        return f"{prelude(self.dtype, self.files, [self.formulas])}\n{self.kernel()}"
+
+    def kernel(self, name: str = "kernel") -> str:
+        """That kernel, under a name, without what stands before it."""
+        names = [f"a{place}" for place in range(len(self.arguments))]
+        both = list(zip(self.arguments, names, strict=True))
+        parameters = ", ".join(text for argument in both for text in _declare(*argument))
+        passed = ", ".join(spell(*argument) for argument in both)
+        # told how many blocks are enough, ptxas does not spill for the sake of more
+        bounds = f"__launch_bounds__(THREADS, {self.blocks_at_once})"
         return (
-            f"{prelude(self.dtype, self.files, [self.formulas])}\n"
-            'extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_AT_ONCE) '
-            f"kernel({parameters}) {{\n"
+            f'extern "C" __global__ void {bounds} {name}({parameters}) {{\n'
             f"  {self.function}(Team{{(int)blockIdx.x, (int)gridDim.x}}, {passed});\n}}\n"
         )
 
@@ -131,7 +135,7 @@ def prelude(dtype: str, files: Iterable[str], formulas: Sequence[str]) -> str:
     """What stands before a kernel: types and constants, formulas, device functions."""
     lines = [
         f"typedef {_C_TYPES[dtype]} real;",
-        f"constexpr int THREADS = {THREADS}, BLOCKS_AT_ONCE = {BLOCKS_AT_ONCE};",
+        f"constexpr int THREADS = {THREADS}, IN_FLIGHT = {IN_FLIGHT};",
         f"enum {{ {', '.join(PROGRESS)} }};",
         shared_formulas(dtype),
         *(file_text(name) for name in ("common", *dict.fromkeys(files))),
