@@ -23,6 +23,8 @@ from .formulas import activation_struct, update_struct
 
 WAVE = 128
 """Tiles that keep a device busy: about as many as it has multiprocessors."""
+BLOCKS_AT_ONCE = 2
+"""Blocks of a multiprocessor: one works while the other waits for its operands."""
 _VECTOR_BYTES = 16
 
 
@@ -464,6 +466,7 @@ def _product(
         files,
         formulas,
         shared,
+        BLOCKS_AT_ONCE,
     )
 
 
