@@ -343,7 +343,9 @@ __device__ __forceinline__ void product_by_tiles(Team team, int rows, int column
                                                  const Tail &tail) {
   using PanelA = typename Sums::PanelA;
   using PanelB = typename Sums::PanelB;
-  const int tile_rows = (rows + PanelA::EXTENT - 1) / PanelA::EXTENT;
+  // columns have sums even where there are no rows
+  const int some_rows = Tail::SUMS_COLUMNS && rows == 0 ? 1 : rows;
+  const int tile_rows = (some_rows + PanelA::EXTENT - 1) / PanelA::EXTENT;
   const int tile_columns = (columns + PanelB::EXTENT - 1) / PanelB::EXTENT;
   for (int item = team.block; item < tile_rows * tile_columns; item += team.blocks) {
     const GridPlace tile = banded(item, tile_rows, tile_columns);

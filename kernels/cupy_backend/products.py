@@ -219,7 +219,7 @@ def linear(
     y: Any,
     slope: Any = None,
     activation: Activation = IDENTITY,
-    place: Code | None = None,
+    place: Code | Struct | None = None,
     **how: Any,
 ) -> Call:
     """y = f(x weight + bias) and, if wanted, the slope; a dropout mask on both.
@@ -234,7 +234,7 @@ def linear(
     slope : array, (B, O), or None
     activation : Activation
         One without learned numbers.
-    place : Code or None
+    place : Code, Struct or None
         A ``Place``: where the mask stands. None for no dropout.
     **how
         See :func:`matmul`.
