@@ -164,9 +164,10 @@ def figures_of(part: str, rounds: int | None, quick: bool) -> Iterator[Figure]:
     limit.start()
     try:
         assert process.stdout
-        for line in process.stdout:
-            where, what = json.loads(line)
-            yield tuple(where), what
+        with process.stdout as lines:
+            for line in lines:
+                where, what = json.loads(line)
+                yield tuple(where), what
     finally:
         is_late = not limit.is_alive()
         limit.cancel()

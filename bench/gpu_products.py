@@ -125,7 +125,7 @@ def by_inputs(device: Device, batch: int, inputs: int, outputs: int, dtype: str)
     there, matrix, factor = (device.array(array) for array in (grad, weight, slope))
     out, rows = device.empty((batch, inputs), dtype), np.int32(batch)
     works = {
-        "fastnn": [products.grad_input(rows, there, matrix, factor, out)],
+        "fastnn": [products.linear_grad_input(rows, there, matrix, factor, out)],
         "cublas": [
             Gemm(there, matrix, out, transpose_b=True),
             operations.multiply(rows, out, factor),
@@ -144,10 +144,10 @@ def by_weights(device: Device, batch: int, inputs: int, outputs: int, dtype: str
     scratch = device.empty(max(1, operations.column_sums_scratch(batch, outputs)), dtype)
     rows = np.int32(batch)
     works = {
-        "fastnn": [products.grad_weight(rows, there, gradient, out, sums, adds=False)],
+        "fastnn": [products.linear_grad_weight(rows, there, gradient, out, sums)],
         "cublas": [
             Gemm(there, gradient, out, transpose_a=True),
-            *operations.column_sums(rows, gradient, None, sums, scratch, adds=False),
+            *operations.column_sums(rows, gradient, None, sums, False, scratch),
         ],
     }
     return _product(works, out, x.T, grad)

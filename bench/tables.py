@@ -28,10 +28,16 @@ def device_tables(results: dict[str, Any], outcomes: Sequence[Outcome]) -> str:
     for title, by_batch in results.get("training", {}).items():
         lines += ["", f"{title}: microseconds a step, median (minimum); times that of fastnn"]
         lines += _table("batch", {batch: c for batch, c in by_batch.items() if "fastnn" in c})
-        lines.append(f"the device is faster than the CPU from batch {results['pays from'][title]}")
+        lines.append(_pays(results["pays from"][title]))
     lines += _beside_targets(outcomes)
     lines += [f"FAILED {where}: {reason}" for where, reason in results["failures"].items()]
     return "\n".join(lines)
+
+
+def _pays(batch: int | None) -> str:
+    if batch is None:
+        return "nowhere is the device faster than the CPU up to the largest batch"
+    return f"the device is faster than the CPU from batch {batch} on"
 
 
 def _beside_targets(outcomes: Sequence[Outcome]) -> list[str]:
