@@ -230,6 +230,16 @@ def test_text_of_a_tuple_writes_through_pointers():
     )
 
 
+def test_text_of_a_comparison_returns_its_truth():
+    text = function_text("below", lambda m, x, y: x < y, ["x", "y"], "uint32")
+    assert text == (
+        "__device__ __forceinline__ bool below(unsigned int x, unsigned int y) {\n"
+        "  const bool t0 = x < y;\n"
+        "  return t0;\n"
+        "}"
+    )
+
+
 def test_text_says_an_expression_once_and_nothing_unused():
     def formula(m, x):
         m.log(x)

@@ -3,6 +3,7 @@
 // Which of how many blocks work together on an operation.
 struct Team {
   int block, blocks;
+  static __device__ __forceinline__ Team all() { return {(int)blockIdx.x, (int)gridDim.x}; }
 };
 
 // Rows of a batch: element (row, column) lies at data[row * stride + column].
@@ -23,9 +24,14 @@ struct Order {
   }
 };
 
-// The order of the rows that a run works on now.
-__device__ __forceinline__ Order order_of(const long long *progress) {
-  return {(const long long *)progress[ORDER], progress[FIRST]};
+// The order of the rows that a run works on now, from a row of its step on.
+__device__ __forceinline__ Order order_of(const long long *progress, int first_row) {
+  return {(const long long *)progress[ORDER], progress[FIRST] + first_row};
+}
+
+// Whether training has come to an end without a finite loss; never where there is no table.
+__device__ __forceinline__ bool has_diverged(const long long *progress) {
+  return progress && progress[DIVERGED];
 }
 
 // Where a dropout mask stands: the words of a Philox counter and key that its elements share.
@@ -35,12 +41,12 @@ struct Place {
   real scale;
 };
 
-// The place of a layer's mask in the step that a run works on now.
-__device__ __forceinline__ Place place_of(const long long *progress, unsigned layer,
-                                          unsigned threshold, real scale) {
+// The place of a layer's mask in the step that a run works on now, from a row of its step on.
+__device__ __forceinline__ Place place_of(const long long *progress, int first_row,
+                                          unsigned layer, unsigned threshold, real scale) {
   const unsigned long long seed = progress[SEED];
   return {(unsigned)progress[STEP], 256u * (unsigned)progress[EPOCH] + layer, (unsigned)seed,
-          (unsigned)(seed >> 32), threshold, (int)progress[CHUNK_FIRST], scale};
+          (unsigned)(seed >> 32), threshold, first_row, scale};
 }
 
 __device__ __forceinline__ float multiply_add(float a, float b, float c) { return fmaf(a, b, c); }
@@ -56,15 +62,58 @@ __device__ __forceinline__ unsigned char *block_memory() {
 }
 #endif
 
-// The sum over the threads of a block, in a fixed order, for every thread; takes 32 numbers of
-// block memory.
-__device__ __forceinline__ real block_sum(real value) {
-  real *partial = (real *)block_memory();
-  for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(0xffffffffu, value, step);
-  if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = value;
-  __syncthreads();
-  real sum = real(0);
-  for (int warp = 0; warp < THREADS / 32; ++warp) sum += partial[warp];
-  __syncthreads();
-  return sum;
+__device__ __forceinline__ float logarithm(float x) { return logf(x); }
+__device__ __forceinline__ double logarithm(double x) { return log(x); }
+__device__ __forceinline__ float square_root(float x) { return sqrtf(x); }
+__device__ __forceinline__ double square_root(double x) { return sqrt(x); }
+__device__ __forceinline__ float size_of(float x) { return fabsf(x); }
+__device__ __forceinline__ double size_of(double x) { return fabs(x); }
+__device__ __forceinline__ real minus_infinity() { return real(-1) / real(0); }
+__device__ __forceinline__ bool is_finite(real x) { return x - x == real(0); }
+
+// How two partial results become one; the order of the two makes no difference.
+struct Sum {
+  __device__ __forceinline__ real operator()(real a, real b) const { return a + b; }
+};
+struct Largest {  // NaN where either is
+  __device__ __forceinline__ real operator()(real a, real b) const {
+    return a < b || b != b ? b : a;
+  }
+};
+struct Least {
+  __device__ __forceinline__ int operator()(int a, int b) const { return b < a ? b : a; }
+};
+
+// What all lanes together come to, for each of them: LANES lanes side by side of a warp, whose
+// threads all come here; or all threads of a block, which takes THREADS / 32 numbers of block
+// memory. The order is fixed.
+template <int LANES, class Number, class Combine>
+__device__ __forceinline__ Number over_lanes(Number value, Combine combine) {
+  for (int step = (LANES < 32 ? LANES : 32) / 2; step > 0; step /= 2)
+    value = combine(value, __shfl_xor_sync(0xffffffffu, value, step));
+  if (LANES > 32) {
+    Number *of_warps = (Number *)block_memory();
+    if (threadIdx.x % 32 == 0) of_warps[threadIdx.x / 32] = value;
+    __syncthreads();
+    value = of_warps[0];
+    for (int warp = 1; warp < THREADS / 32; ++warp) value = combine(value, of_warps[warp]);
+    __syncthreads();
+  }
+  return value;
+}
+
+// The sum of number(0), ..., number(count - 1), made by a block for each of its threads, with
+// several in flight a thread. Takes THREADS / 32 numbers of block memory.
+template <class Of> __device__ __forceinline__ real block_total(int count, Of number) {
+  constexpr int FLIGHT = 8;
+  real sums[FLIGHT] = {};
+  for (int first = threadIdx.x; first < count; first += FLIGHT * THREADS) {
+#pragma unroll
+    for (int k = 0; k < FLIGHT; ++k) {
+      const long long place = first + (long long)k * THREADS;
+      if (place < count) sums[k] += number((int)place);
+    }
+  }
+  for (int k = 1; k < FLIGHT; ++k) sums[0] += sums[k];
+  return over_lanes<THREADS>(sums[0], Sum());
 }

@@ -35,17 +35,17 @@ def function_text(
     ----------
     name : str
     function : callable
-        ``function(m, *numbers)``, giving a number, or a tuple of them.
+        ``function(m, *numbers)``, giving a number, a tuple of them, or a comparison.
     parameters : sequence of str
         The names of the numbers.
     dtype : {"float32", "float64", "uint32"}
-        The type of every parameter and result.
+        The type of every parameter and number that results.
 
     Returns
     -------
     str
-        A function that returns the number, or that writes a tuple's numbers through the
-        pointers ``result_0``, ``result_1``, ... after its parameters.
+        A function that returns the number, or the truth of a comparison, or that writes a
+        tuple's numbers through the pointers ``result_0``, ``result_1``, ... after its parameters.
 
     Examples
     --------
@@ -65,9 +65,10 @@ def function_text(
         kind = "void"
         arguments += [f"{m.type} *result_{index}" for index in range(len(results))]
         ends = [f"*result_{index} = {m.text(part)};" for index, part in enumerate(results)]
+    elif isinstance(results, Condition):
+        kind, ends = "bool", [f"return {results.value};"]
     else:
-        kind = m.type
-        ends = [f"return {m.text(results)};"]
+        kind, ends = m.type, [f"return {m.text(results)};"]
     body = "".join(f"  {line}\n" for line in (*m.statements_for(ends), *ends))
     return f"__device__ __forceinline__ {kind} {name}({', '.join(arguments)}) {{\n{body}}}"
 
