@@ -261,12 +261,17 @@ class Library:
 
 
 def spelt_type(argument: Any) -> str:
-    """What ``Kernel.check_arguments`` calls an argument's type."""
-    if isinstance(argument, np.ndarray):
-        return f"*{argument.dtype.name}"
+    """What ``Kernel.check_arguments`` calls an argument's type; an array's with a ``*``."""
     if isinstance(argument, np.generic):
         return argument.dtype.name
+    if isinstance(argument, np.ndarray):
+        return pointer_to(argument.dtype)
     return f"a Python {type(argument).__name__}, which CuPy would pass in 8 bytes"
+
+
+def pointer_to(dtype: np.dtype) -> str:
+    """What ``Kernel.check_arguments`` calls an array of a dtype; kernels see float16 as bits."""
+    return "*uint16" if dtype == np.float16 else f"*{dtype.name}"
 
 
 def shim_version() -> int:

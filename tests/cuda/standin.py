@@ -706,7 +706,7 @@ class Function:
 
 def _type(argument: Any) -> str:
     if isinstance(argument, ndarray):
-        return f"*{argument.dtype.name}"
+        return compiling.pointer_to(argument.dtype)
     if isinstance(argument, np.ndarray):
         return "a NumPy array, which lies in host memory"
     return compiling.spelt_type(argument)
