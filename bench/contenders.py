@@ -11,12 +11,14 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 RATES = {"SGD": 1e-2, "Adam": 1e-3}
+_WARMING_STEPS = 3
+"""What PyTorch's guide to CUDA graphs runs before a capture."""
 
 
 class Task(NamedTuple):
@@ -67,8 +69,10 @@ class Prepared(NamedTuple):
 # ---- fastnn ----
 
 
-def fastnn(task: Task, threads: int) -> Prepared:
-    """The run that ``fit`` makes, epochs without anything in between."""
+def fastnn(
+    task: Task, threads: int, backend: str = "numba", precision: str = "float32"
+) -> Prepared:
+    """The run that ``fit`` makes, epochs without anything in between; data where it works."""
     import fastnn as library
     from fastnn.kernels.contract import Binding
     from fastnn.plan import Training, lower
@@ -83,11 +87,16 @@ def fastnn(task: Task, threads: int) -> Prepared:
     optimizer = getattr(library, task.optimizer)(RATES[task.optimizer])
     optimizer.attach(model)
     loss = library.CrossEntropyLoss().use
-    update = Training(optimizer.formula)
-    plan = lower(model.layers, task.widths[0], task.batch, "float32", loss=loss, training=update)
+    engine = library.get_backend(backend)
+    update = Training(optimizer.formula, precision=precision)
+    plan = lower(
+        model.layers, task.widths[0], task.batch, "float32",
+        loss=loss, training=update, chunk_rows=engine.chunk_rows,
+    )  # fmt: skip
     slots = {name: optimizer.slots_of(name) for name in model.arena}
-    binding = Binding(x, model.arrays(), labels, slots=slots, threads=threads)
-    run = library.get_backend().start(plan, binding)
+    x_there, labels_there = map(engine.module.asarray, (x, labels))
+    binding = Binding(x_there, model.arrays(), labels_there, slots=slots, threads=threads)
+    run = engine.start(plan, binding)
     order, rates = np.arange(len(x)), np.full(task.steps, optimizer.lr)
 
     def epoch() -> Callable[[], float]:
@@ -103,12 +112,14 @@ def fastnn(task: Task, threads: int) -> Prepared:
 # ---- JAX ----
 
 
-def jax_scan(task: Task, threads: int) -> Prepared:
+def jax_scan(task: Task, threads: int, device: str = "cpu") -> Prepared:
     """The whole epoch in one compiled scan, parameters and state donated."""
     import jax
     import jax.numpy as jnp
     import optax
 
+    jax.config.update("jax_default_device", jax.devices(device)[0])
+    jax.config.update("jax_default_matmul_precision", "highest")  # else a GPU rounds to tf32
     optimizer = {"SGD": optax.sgd, "Adam": optax.adam}[task.optimizer](RATES[task.optimizer])
 
     def logits(parameters: Any, x: Any) -> Any:
@@ -145,55 +156,135 @@ def jax_scan(task: Task, threads: int) -> Prepared:
 # ---- PyTorch ----
 
 
-def torch_eager(task: Task, threads: int, compiled: bool = False) -> Prepared:
-    """Modules, autograd and a fused optimizer, a step at a time."""
+class _Torch:
+    """A task as modules, a fused optimizer and batches on a device."""
+
+    def __init__(self, task: Task, threads: int, device: str, **settings: Any) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision("highest")  # no tf32
+        layers: list[Any] = []
+        for weight, bias in task.weights():
+            linear = torch.nn.Linear(*weight.shape)
+            with torch.no_grad():
+                linear.weight.copy_(torch.from_numpy(weight.T.copy()))
+                linear.bias.copy_(torch.from_numpy(bias))
+            layers += [linear, torch.nn.ReLU()]
+        self.device = torch.device(device)
+        self.model = torch.nn.Sequential(*layers[:-1]).to(self.device)
+        make = getattr(torch.optim, task.optimizer)
+        self.optimizer = make(
+            self.model.parameters(), RATES[task.optimizer], fused=True, **settings
+        )
+        self.criterion = torch.nn.CrossEntropyLoss()
+        x, labels = (torch.from_numpy(array).to(self.device) for array in task.data())
+        self.batches = list(zip(x.split(task.batch), labels.split(task.batch), strict=True))
+
+    def forward(self, x: Any, y: Any) -> Any:
+        """The loss of a batch."""
+        return self.criterion(self.model(x), y)
+
+    def step(self, forward: Callable[[Any, Any], Any], x: Any, y: Any) -> Any:
+        """The loss of a batch, after which the parameters have moved."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = forward(x, y)
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+    def wait(self) -> None:
+        """Until the device has done everything."""
+        import torch
+
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def predicts(self, outputs: Callable[[Any], Any]) -> Callable[[np.ndarray], np.ndarray]:
+        """A prediction from and to the host."""
+        import torch
+
+        def predict(one: np.ndarray) -> np.ndarray:
+            with torch.inference_mode():
+                return outputs(torch.from_numpy(one).to(self.device)).cpu().numpy()
+
+        return predict
+
+
+def torch_eager(task: Task, threads: int, device: str = "cpu", mode: str | None = None) -> Prepared:
+    """Modules, autograd and a fused optimizer, a step at a time.
+
+    ``mode`` is one of ``torch.compile``, through which forward, backward and predictions go then.
+    """
     import torch
 
-    torch.set_num_threads(threads)
-    layers: list[Any] = []
-    for weight, bias in task.weights():
-        linear = torch.nn.Linear(*weight.shape)
-        with torch.no_grad():
-            linear.weight.copy_(torch.from_numpy(weight.T.copy()))
-            linear.bias.copy_(torch.from_numpy(bias))
-        layers += [linear, torch.nn.ReLU()]
-    model = torch.nn.Sequential(*layers[:-1])
-    optimizer = getattr(torch.optim, task.optimizer)(
-        model.parameters(), RATES[task.optimizer], fused=True
-    )
-    criterion = torch.nn.CrossEntropyLoss()
-
-    def forward(x: Any, y: Any) -> Any:
-        return criterion(model(x), y)
-
-    if compiled:
+    made = _Torch(task, threads, device)
+    forward, outputs, keeps_loss = made.forward, made.model, True
+    if mode is not None:
         torch.compiler.reset()  # else this shape shares code with earlier ones, or is not compiled
-        forward = torch.compile(forward, dynamic=False)
-    x, labels = (torch.from_numpy(array) for array in task.data())
-    batches = list(zip(x.split(task.batch), labels.split(task.batch), strict=True))
+        forward = torch.compile(forward, dynamic=False, mode=mode)
+        outputs = torch.compile(made.model, dynamic=False, mode=mode)
+        keeps_loss = mode != "reduce-overhead"  # the next replay of its graph writes over it
 
     def epoch() -> Callable[[], float]:
         losses = []
-        for rows, targets in batches:
-            optimizer.zero_grad(set_to_none=True)
-            loss = forward(rows, targets)
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.detach())
+        for rows, targets in made.batches:
+            if not keeps_loss:
+                torch.compiler.cudagraph_mark_step_begin()
+            loss = made.step(forward, rows, targets)
+            losses.append(loss if keeps_loss else loss.clone())
+        made.wait()
         return lambda: float(torch.stack(losses).mean())
 
-    outputs = torch.compile(model, dynamic=False) if compiled else model
-
-    def predict(one: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            return outputs(torch.from_numpy(one)).numpy()
-
-    return Prepared(epoch, predict)
+    return Prepared(epoch, made.predicts(outputs))
 
 
 def torch_compiled(task: Task, threads: int) -> Prepared:
-    """The same through ``torch.compile``: forward and backward, predictions."""
-    return torch_eager(task, threads, compiled=True)
+    """The same through ``torch.compile``."""
+    return torch_eager(task, threads, mode="default")
+
+
+def torch_graph(task: Task, threads: int) -> Prepared:
+    """A whole step, the optimizer's too, captured as a CUDA graph and replayed batch after batch.
+
+    ``torch.compile`` leaves the optimizer and the steps of autograd to Python; this leaves a copy
+    of the batch and the replay.
+    """
+    import torch
+
+    made = _Torch(task, threads, "cuda", capturable=True)
+    rows, targets = (part.clone() for part in made.batches[0])
+    total = torch.zeros((), device=made.device)
+
+    def step() -> None:
+        total.add_(made.step(made.forward, rows, targets))
+
+    start = [parameter.detach().clone() for parameter in made.model.parameters()]
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(_WARMING_STEPS):
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    with torch.no_grad():
+        for parameter, value in zip(made.model.parameters(), start, strict=True):
+            parameter.copy_(value)
+            for slot in made.optimizer.state[parameter].values():
+                slot.zero_()
+
+    def epoch() -> Callable[[], float]:
+        total.zero_()
+        for batch in made.batches:
+            rows.copy_(batch[0])
+            targets.copy_(batch[1])
+            graph.replay()
+        made.wait()
+        return lambda: float(total) / task.steps
+
+    return Prepared(epoch, made.predicts(made.model))
 
 
 # ---- scikit-learn ----
@@ -333,6 +424,13 @@ CONTENDERS: dict[str, Callable[[Task, int], Prepared]] = {
     "sklearn": sklearn,
     "numpy": numpy,
     "onnxruntime": onnxruntime,
+    "fastnn cuda": functools.partial(fastnn, backend="cupy"),
+    "fastnn cuda tf32": functools.partial(fastnn, backend="cupy", precision="tf32"),
+    "fastnn cuda bf16": functools.partial(fastnn, backend="cupy", precision="bf16"),
+    "jax cuda": functools.partial(jax_scan, device="cuda"),
+    "torch cuda": functools.partial(torch_eager, device="cuda"),
+    "torch cuda compiled": functools.partial(torch_eager, device="cuda", mode="reduce-overhead"),
+    "torch cuda graph": torch_graph,
 }
 PREDICTS_ONLY = ("onnxruntime",)
 
@@ -346,10 +444,20 @@ def serve(name: str, threads: int) -> None:
     ``["prepare", [widths, optimizer, batch, steps]]`` makes the contender anew; ``["learn"]`` then
     gives the mean loss of an epoch, ``["judge"]`` that of a prediction of one row, ``["train",
     least]`` the seconds of a step, ``["predict", least]`` those of a prediction of one row, of as
-    many as take ``least`` seconds.
+    many as take ``least`` seconds. An error is the last answer: ``{"error": what}``.
     """
     answers = sys.stdout
     sys.stdout = sys.stderr
+    try:
+        for answer in _answers(name, threads):
+            print(json.dumps(answer), file=answers, flush=True)
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}"
+        print(json.dumps({"error": what}), file=answers, flush=True)
+        raise
+
+
+def _answers(name: str, threads: int) -> Iterator[float]:
     for line in sys.stdin:
         request, *arguments = json.loads(line)
         answer = 0.0
@@ -368,7 +476,7 @@ def serve(name: str, threads: int) -> None:
             answer = _seconds(functools.partial(prepared.predict, x[:1]), *arguments)
         else:
             raise ValueError(f"request is {request!r}; see serve")
-        print(json.dumps(answer), file=answers, flush=True)
+        yield answer
 
 
 def prediction_loss(prepared: Prepared, one: np.ndarray, label: int) -> float:

@@ -16,7 +16,7 @@ import json
 import signal
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -187,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": roofline.description,
         "threads": fastnn.get_num_threads(),
-        "versions": _versions(),
+        "versions": versions(_PACKAGES),
         "rounds": options.rounds,
         **quiet.report(),
         **results,
@@ -201,9 +201,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(tables(results, outcomes))
 
 
-def _versions() -> dict[str, str]:
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """The versions of Python, of fastnn and of those packages that are installed."""
     found = {"python": sys.version.split()[0], "fastnn": fastnn.__version__}
-    for name in _PACKAGES:
+    for name in packages:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

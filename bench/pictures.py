@@ -1,4 +1,4 @@
-"""The pictures of ``bench.peers``."""
+"""The pictures of ``bench.peers`` and ``bench.gpu``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 from .cases import BATCHES
 from .processes import best
 
-_ACROSS = 3
 _COLOURS = {
     "fastnn": "black",
     "jax": "tab:blue",
@@ -19,6 +18,8 @@ _COLOURS = {
     "sklearn": "tab:orange",
     "numpy": "tab:olive",
     "numpy, AVX-512": "tab:green",
+    "torch graph": "tab:purple",
+    "fastnn, CPU": "tab:gray",
 }
 
 
@@ -39,23 +40,42 @@ def draw(results: dict[str, Any], folder: Path) -> None:
     pyplot.close(figure)
 
 
-def _times(pyplot: Any, training: dict[str, Any]) -> Any:
+def draw_device(results: dict[str, Any], folder: Path) -> None:
+    """Time a sample against batch size, on a device and on the CPU, and where the first pays."""
+    from fastnn.optional import require
+
+    pyplot = require("matplotlib.pyplot", extra="plot")
+    pyplot.switch_backend("Agg")
+    figure = _times(pyplot, results["training"], results["pays from"])
+    where = f"{results['device']['name']} and {results['host']['CPU']}"
+    figure.suptitle(f"One training step, microseconds a sample: {where}")
+    figure.savefig(folder / "gpu.png", dpi=120)
+    pyplot.close(figure)
+
+
+def _times(pyplot: Any, training: dict[str, Any], pays_from: dict[str, Any] | None = None) -> Any:
     """A panel a network, and the legend in the place behind the last."""
-    down = math.ceil((len(training) + 1) / _ACROSS)
+    across = math.ceil(math.sqrt(len(training) + 1))
+    down = math.ceil((len(training) + 1) / across)
     figure, axes = pyplot.subplots(
-        down, _ACROSS, figsize=(4.4 * _ACROSS, 3.6 * down), layout="constrained", squeeze=False
+        down, across, figsize=(4.4 * across, 3.6 * down), layout="constrained", squeeze=False
     )
     panels = list(axes.flat)
     handles: dict[str, Any] = {}
     for axis, (title, by_batch) in zip(panels, training.items(), strict=False):
-        batches = [int(batch) for batch in by_batch]
-        for name in next(iter(by_batch.values())):
-            samples = [
-                statistics.median(best(found[name])) / batch * 1e6
-                for batch, found in zip(batches, by_batch.values(), strict=True)
-            ]
+        for name in dict.fromkeys(name for found in by_batch.values() for name in found):
+            samples = {
+                int(batch): statistics.median(best(found[name])) / int(batch) * 1e6
+                for batch, found in by_batch.items()
+                if name in found
+            }
             style = {"lw": 3, "zorder": 3} if name == "fastnn" else {"lw": 1.3, "ms": 4}
-            (handles[name],) = axis.plot(batches, samples, "o-", color=_COLOURS[name], **style)
+            (handles[name],) = axis.plot(
+                list(samples), list(samples.values()), "o-", color=_COLOURS[name], **style
+            )
+        if pays_from and pays_from[title]:
+            line = axis.axvline(pays_from[title], color="black", lw=1, ls=":")
+            handles["from here on the GPU pays"] = line
         _batch_axis(axis)
         axis.set(yscale="log", title=title)
     for axis in panels[len(training) :]:

@@ -74,13 +74,12 @@ class Contender:
         assert self._process.stdin and self._process.stdout
         self._process.send_signal(signal.SIGCONT)
         print(json.dumps([request, *arguments]), file=self._process.stdin, flush=True)
-        answer = self._process.stdout.readline()
+        line = self._process.stdout.readline()
+        answer = json.loads(line) if line else {"error": "see its error above"}
+        if isinstance(answer, dict):
+            raise RuntimeError(f"{self.name} with {self.threads} threads ended; {answer['error']}")
         self._process.send_signal(signal.SIGSTOP)
-        if not answer:
-            raise RuntimeError(
-                f"{self.name} with {self.threads} threads ended; see its error above"
-            )
-        return float(json.loads(answer))
+        return float(answer)
 
     def close(self) -> None:
         """End the process."""

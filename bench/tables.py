@@ -1,4 +1,4 @@
-"""The results of ``bench.peers`` in words."""
+"""The results of ``bench.peers`` and ``bench.gpu`` in words."""
 
 from __future__ import annotations
 
@@ -19,20 +19,42 @@ def tables(results: dict[str, Any], outcomes: Sequence[Outcome]) -> str:
     for network, found in results["prediction"].items():
         lines += ["", f"{network}: microseconds a prediction of one row"]
         lines += _table("", {"": found})
-    lines += ["", "times that of fastnn, and other figures: median, best (target), ! where missed"]
-    for what in dict.fromkeys(outcome.what for outcome in outcomes):
-        lines += ["", what, *_targets([outcome for outcome in outcomes if outcome.what == what])]
-    missed = sum(not outcome.met for outcome in outcomes)
-    lines += ["", f"{len(outcomes) - missed} of {len(outcomes)} targets met"]
+    return "\n".join([*lines, *_beside_targets(outcomes)])
+
+
+def device_tables(results: dict[str, Any], outcomes: Sequence[Outcome]) -> str:
+    """The same of ``bench.gpu``, whatever of it was measured."""
+    lines = [results["device"]["name"]]
+    for title, by_batch in results.get("training", {}).items():
+        lines += ["", f"{title}: microseconds a step, median (minimum); times that of fastnn"]
+        lines += _table("batch", {batch: c for batch, c in by_batch.items() if "fastnn" in c})
+        lines.append(_pays(results["pays from"][title]))
+    lines += _beside_targets(outcomes)
+    lines += [f"FAILED {where}: {reason}" for where, reason in results["failures"].items()]
     return "\n".join(lines)
 
 
+def _pays(batch: int | None) -> str:
+    if batch is None:
+        return "nowhere is the device faster than the CPU up to the largest batch"
+    return f"the device is faster than the CPU from batch {batch} on"
+
+
+def _beside_targets(outcomes: Sequence[Outcome]) -> list[str]:
+    lines = ["", "times that of fastnn, and other figures: median, best (target), ! where missed"]
+    for what in dict.fromkeys(outcome.what for outcome in outcomes):
+        lines += ["", what, *_targets([outcome for outcome in outcomes if outcome.what == what])]
+    missed = sum(not outcome.met for outcome in outcomes)
+    return [*lines, "", f"{len(outcomes) - missed} of {len(outcomes)} targets met"]
+
+
 def _table(corner: str, rows: Mapping[str, Any]) -> list[str]:
-    names = list(next(iter(rows.values())))
+    names = list(dict.fromkeys(name for found in rows.values() for name in found))
     lines = [_row(corner, names)]
     for title, found in rows.items():
         ours = statistics.median(best(found["fastnn"]))
-        lines.append(_row(title, [_cell(best(found[name]), ours) for name in names]))
+        cells = [_cell(best(found[name]), ours) if name in found else "" for name in names]
+        lines.append(_row(title, cells))
     return lines
 
 

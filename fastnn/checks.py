@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
+from . import arrays
+
 Value = TypeVar("Value")
 
 
@@ -188,14 +190,22 @@ def as_matrix(name: str, values: ArrayLike) -> np.ndarray[Any, np.dtype[Any]]:
     Raises
     ------
     TypeError
-        The elements are not numbers (strings, objects, complex).
+        The elements are not numbers (strings, objects, complex), or lie on a GPU.
     ValueError
         Not two-dimensional.
 
     >>> as_matrix("X", [[1.0, 2.0]]).shape
     (1, 2)
     """
-    array = np.asarray(values)
+    return matrix(name, arrays.on_host(name, values))
+
+
+def matrix(name: str, array: Any) -> Any:
+    """The NumPy or CuPy array, if it is a two-dimensional one of real numbers; see `as_matrix`.
+
+    >>> matrix("X", np.ones((1, 2))).shape
+    (1, 2)
+    """
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold numbers, got dtype {array.dtype} (shape {array.shape})")
     if array.ndim != 2:

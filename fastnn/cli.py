@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 import fastnn
 
 from . import backend, checks, cli_data, data, layers, losses, optim, schedules
+from .training_data import batch_rows
 
 DONE, FAILED, USAGE, BROKEN_PIPE, INTERRUPTED = 0, 1, 2, 141, 130
 
@@ -159,7 +160,7 @@ def _add_train(commands: Any) -> None:
 def _add_engine(command: argparse.ArgumentParser) -> None:
     command.add_argument("--threads", type=_positive, metavar="N", help="compute threads")
     command.add_argument("--backend", metavar="NAME", help=_listed(backend.BACKENDS))
-    command.add_argument("--device", metavar="NAME", help="cpu or cuda")
+    command.add_argument("--device", metavar="NAME", help="cpu, cuda or auto")
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -195,7 +196,8 @@ def _train(arguments: argparse.Namespace) -> None:
     model = _build(arguments, parts)
     metric = "accuracy" if parts.classes else "r2"
     say = _nothing if arguments.quiet else print
-    with _engine(arguments):
+    rows = batch_rows(arguments.batch_size, len(parts.train[0]))
+    with _engine(arguments, backend.training_work(model.parameter_count, rows)):
         say(_opening(parts, model))
         history = model.fit(
             *parts.train,
@@ -232,7 +234,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if model.classes or dataset.classes or not loss.classifies:
         y = cli_data.targets(dataset, model.classes)
     metrics = None if loss.classifies else ["r2"]
-    with _engine(arguments):
+    with _engine(arguments, backend.pass_work(model.parameter_count, len(y))):
         scores = model.evaluate(dataset.X, y, loss=loss, metrics=metrics)
     print(_scores(scores))
 
@@ -240,7 +242,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 def _predict(arguments: argparse.Namespace) -> None:
     model = fastnn.load(arguments.model)
     inputs = cli_data.read_inputs(arguments.data, arguments.label, arguments.part)
-    with _engine(arguments):
+    with _engine(arguments, backend.pass_work(model.parameter_count, len(inputs))):
         if _classifies(model):
             values = model.predict_proba(inputs)
             count = values.shape[1]
@@ -295,13 +297,13 @@ def _output_path(arguments: argparse.Namespace) -> Path:
 
 
 @contextmanager
-def _engine(arguments: argparse.Namespace) -> Iterator[None]:
+def _engine(arguments: argparse.Namespace, work: backend.Work) -> Iterator[None]:
     """Work with the threads, the backend and the device that were asked for."""
     if arguments.threads:
         fastnn.set_num_threads(arguments.threads)
     try:
         with fastnn.use_backend(arguments.backend) if arguments.backend else nullcontext():
-            name = backend.for_device(arguments.device).name
+            name = backend.for_device(arguments.device, work).name
     except RuntimeError as error:
         raise ValueError(str(error)) from error
     with fastnn.use_backend(name):

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import metadata
+from typing import Any
 
 import fastnn
 
@@ -42,6 +43,8 @@ def facts() -> Iterator[Fact]:
         yield name, _or_reason(find)
     for name in backend.BACKENDS:
         yield name, _or_reason(partial(_backend, name))
+    if not backend.why_missing("cupy"):
+        yield from _gpu()
     yield "cache", _or_reason(_cache)
 
 
@@ -91,10 +94,37 @@ def _backend(name: str) -> str:
     return "found, in use" if backend.get_backend().name == name else "found"
 
 
-def _cache() -> str:
-    from .kernels.numba_backend import objects
+def _gpu() -> Iterator[Fact]:
+    """The device that the cupy backend works on, and the software under it."""
+    cuda = backend.get_backend("cupy").module.cuda
+    yield "GPU", _or_reason(lambda: _device(cuda))
+    yield "CUDA", _or_reason(lambda: _versions(cuda))
 
-    folder = objects.cache_folder()
+
+def _device(cuda: Any) -> str:
+    device = cuda.Device()
+    name = cuda.runtime.getDeviceProperties(device.id)["name"].decode()
+    major, minor = device.compute_capability[:-1], device.compute_capability[-1]
+    free, total = cuda.runtime.memGetInfo()
+    return (
+        f"{name}, compute capability {major}.{minor}, {total / 1e9:.1f} GB of memory "
+        f"({free / 1e9:.1f} free)"
+    )
+
+
+def _versions(cuda: Any) -> str:
+    driver, runtime = (
+        f"{number // 1000}.{number % 1000 // 10}"
+        for number in (cuda.runtime.driverGetVersion(), cuda.runtime.runtimeGetVersion())
+    )
+    compiler = ".".join(map(str, cuda.nvrtc.getVersion()))
+    return f"driver for {driver}, runtime {runtime}, NVRTC {compiler}"
+
+
+def _cache() -> str:
+    from .kernels import cache
+
+    folder = cache.folder()
     if folder is None:
         return "none: no private folder can be written, so each process compiles anew"
     sizes = [path.stat().st_size for path in folder.iterdir() if path.is_file()]

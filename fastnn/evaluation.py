@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
+from . import arrays
 from . import backend as backends
 from . import metrics as metric_functions
 from .kernels.contract import Binding
@@ -64,7 +65,15 @@ class Evaluation:
         data, model = self.data, self.model
         rows = len(data.x)
         if self._run is None:
-            plan = lower(data.layers, data.x.shape[1], rows, model.dtype, loss=data.loss.use)
+            backend = backends.get_backend()
+            plan = lower(
+                data.layers,
+                data.x.shape[1],
+                rows,
+                model.dtype,
+                loss=data.loss.use,
+                chunk_rows=backend.chunk_rows,
+            )
             binding = Binding(
                 data.x,
                 model.arrays(),
@@ -72,7 +81,7 @@ class Evaluation:
                 data.weights,
                 threads=backends.threads_for(plan),
             )
-            self._run = backends.get_backend().start(plan, binding)
+            self._run = backend.start(plan, binding)
         else:
             self._run.load()
         run_once(self._run, rows)
@@ -122,7 +131,8 @@ def measure_metrics(
         if function is None:
             values[name] = accuracy
             continue
-        outputs = model.predict(data.x) if outputs is None else outputs
+        if outputs is None:
+            outputs = arrays.to_host("outputs", model.predict(data.x))
         value = function(outputs, data.y)
         if np.ndim(value) or not isinstance(value, (numbers.Real, np.ndarray)):
             raise TypeError(f"the metric {name!r} gave {value!r}; expected a number")

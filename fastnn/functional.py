@@ -1,8 +1,10 @@
 """The kernels one by one, for other people's code: arrays in, arrays out.
 
 Every function takes anything that NumPy sees as an array of real numbers, and computes in float64
-where an argument is float64, else in float32, on the backend in use. Shapes: B batch rows, I
-inputs, O outputs. An ``out`` is written in place and returned; it may be the input itself.
+where an argument is float64, else in float32, on the backend in use. Arrays on a GPU, CuPy's or any
+that has ``__dlpack__`` or ``__cuda_array_interface__`` (tensors of PyTorch or JAX), are read there,
+without a copy, and give CuPy arrays; then all arguments lie there. Shapes: B batch rows, I inputs,
+O outputs. An ``out`` is written in place and returned; it may be the input itself.
 
 >>> import numpy as np
 >>> from fastnn import functional
@@ -12,11 +14,13 @@ array([[2., 2., 2.]])
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import checks, losses
-from .backend import get_backend
+from . import arrays, checks, losses
+from .backend import for_array
 from .kernels.contract import IDENTITY, Activation, Dropout
 from .kernels.formulas import ACTIVATIONS
 
@@ -62,9 +66,9 @@ def matmul(
     rows, inner = a.shape[::-1] if transpose_a else a.shape
     _check_shape("b", b, (None, inner) if transpose_b else (inner, None))
     columns = b.shape[0 if transpose_b else 1]
-    result = _place(out, (rows, columns), a.dtype)
+    result = _place(out, (rows, columns), a)
     a, b = _apart(out, a, b)
-    get_backend().matmul(a, b, result, transpose_a, transpose_b)
+    for_array(result).matmul(a, b, result, transpose_a, transpose_b)
     return result
 
 
@@ -110,9 +114,9 @@ def linear(
     _check_shape("weight", weight, (x.shape[1], None))
     for values in biases:
         _check_shape("bias", values, (weight.shape[1],))
-    result = _place(out, (x.shape[0], weight.shape[1]), x.dtype)
+    result = _place(out, (x.shape[0], weight.shape[1]), x)
     x, weight, *biases = _apart(out, x, weight, *biases)
-    get_backend().linear(x, weight, biases[0] if biases else None, result, None, use)
+    for_array(result).linear(x, weight, biases[0] if biases else None, result, None, use)
     return result
 
 
@@ -141,8 +145,9 @@ def linear_backward(
     _check_shape("x", x, (None, None))
     _check_shape("weight", weight, (x.shape[1], None))
     _check_shape("grad", grad, (x.shape[0], weight.shape[1]))
-    grad_x, grad_weight = np.empty(x.shape, x.dtype), np.empty(weight.shape, x.dtype)
-    grad_bias, backend = np.empty(weight.shape[1], x.dtype), get_backend()
+    shapes = x.shape, weight.shape, weight.shape[1:]
+    grad_x, grad_weight, grad_bias = (_empty(shape, x) for shape in shapes)
+    backend = for_array(x)
     backend.linear_grad_input(grad, weight, None, grad_x)
     backend.linear_grad_weight(x, grad, grad_weight, grad_bias)
     return grad_x, grad_weight, grad_bias
@@ -274,7 +279,7 @@ def activation_backward(name: str, x: ArrayLike, grad: ArrayLike, **settings: fl
     use = _activation(name, **settings)
     x, grad = _arrays(x=x, grad=grad)
     _check_shape("grad", grad, x.shape)
-    slope, result, backend = np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype), get_backend()
+    slope, result, backend = _empty(x.shape, x), _empty(x.shape, x), for_array(x)
     backend.map(x, result, slope, use)
     result[...] = grad
     backend.multiply(result, slope)
@@ -294,9 +299,9 @@ def softmax(x: ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
     """
     (x,) = _arrays(x=x)
     _check_shape("x", x, (None, None))
-    result = _place(out, x.shape, x.dtype)
+    result = _place(out, x.shape, x)
     (x,) = _apart(out, x, elementwise=True)
-    get_backend().softmax(x, result)
+    for_array(x).softmax(x, result)
     return result
 
 
@@ -317,7 +322,7 @@ def softmax_backward(y: ArrayLike, grad: ArrayLike) -> np.ndarray:
     _check_shape("y", y, (None, None))
     _check_shape("grad", grad, y.shape)
     result = grad.copy()
-    get_backend().softmax_grad(y, result)
+    for_array(y).softmax_grad(y, result)
     return result
 
 
@@ -499,9 +504,8 @@ def batch_norm(
     x, gamma, beta = _with_columns(x, gamma=gamma, beta=beta)
     if len(x) == 0:
         raise ValueError(f"x must have at least one row, got shape {x.shape}")
-    y, x_hat = np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype)
-    mean, variance = np.empty(x.shape[1], x.dtype), np.empty(x.shape[1], x.dtype)
-    backend = get_backend()
+    y, x_hat, mean, variance = (_empty(shape, x) for shape in (x.shape,) * 2 + (x.shape[1:],) * 2)
+    backend = for_array(x)
     backend.moments(x, mean, variance)
     backend.batch_norm(x, mean, variance, gamma, beta, eps, x_hat, y)
     return y, x_hat, mean, variance
@@ -523,10 +527,10 @@ def batch_norm_predict(
     """
     eps = checks.number("eps", eps, at_least=0)
     x, *numbers = _with_columns(x, mean=mean, variance=variance, gamma=gamma, beta=beta)
-    result = _place(out, x.shape, x.dtype)
+    result = _place(out, x.shape, x)
     (x,) = _apart(out, x, elementwise=True)
     mean, variance, gamma, beta = _apart(out, *numbers)
-    get_backend().batch_norm(x, mean, variance, gamma, beta, eps, None, result)
+    for_array(x).batch_norm(x, mean, variance, gamma, beta, eps, None, result)
     return result
 
 
@@ -558,8 +562,8 @@ def batch_norm_backward(
     _check_shape("grad", grad, x_hat.shape)
     _check_shape("variance", variance, x_hat.shape[1:])
     _check_shape("gamma", gamma, x_hat.shape[1:])
-    grad_x, backend = grad.copy(), get_backend()
-    grad_gamma, grad_beta = np.empty(grad.shape[1], grad.dtype), np.empty(grad.shape[1], grad.dtype)
+    grad_x, backend = grad.copy(), for_array(grad)
+    grad_gamma, grad_beta = _empty(gamma.shape, grad), _empty(gamma.shape, grad)
     backend.column_sums(grad, x_hat, grad_gamma)
     backend.column_sums(grad, None, grad_beta)
     backend.batch_norm_grad(grad_x, x_hat, variance, gamma, eps, grad_beta, grad_gamma)
@@ -586,40 +590,40 @@ def _map(
     use: Activation, x: ArrayLike, out: np.ndarray | None, dropped: Dropout | None = None
 ) -> np.ndarray:
     (x,) = _arrays(x=x)
-    result = _place(out, x.shape, x.dtype)
+    result = _place(out, x.shape, x)
     (x,) = _apart(out, x, elementwise=True)
-    get_backend().map(x, result, None, use, dropout=dropped)
+    for_array(x).map(x, result, None, use, dropout=dropped)
     return result
 
 
 def _arrays(**values: ArrayLike) -> list[np.ndarray]:
     """The arguments in one dtype, laid out as the operations take them; copied where needed."""
-    arrays = {name: np.asarray(value) for name, value in values.items()}
-    for name, array in arrays.items():
+    arrays.require_same_place(**values)
+    given = {name: arrays.as_array(name, value) for name, value in values.items()}
+    for name, array in given.items():
         if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
             raise TypeError(
                 f"{name} must hold real numbers of at most 64 bits, got dtype {array.dtype}"
                 f" (shape {array.shape})"
             )
-    is_double = any(a.dtype.kind == "f" and a.dtype.itemsize == 8 for a in arrays.values())
+    is_double = any(a.dtype.kind == "f" and a.dtype.itemsize == 8 for a in given.values())
     dtype = np.dtype("float64" if is_double else "float32")
-    return [_rows(np.asarray(array, dtype)) for array in arrays.values()]
+    return [_rows(array, dtype) for array in given.values()]
 
 
-def _rows(array: np.ndarray) -> np.ndarray:
-    """The array itself where its last axis is contiguous, else a copy."""
-    if array.flags.c_contiguous:
-        return array
-    if array.ndim == 2:
+def _rows(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """The array itself where it has the dtype and its last axis is contiguous, else a copy."""
+    if array.ndim == 2 and array.dtype == dtype:
         row_bytes, step = array.strides
         if step == array.itemsize and row_bytes % step == 0:
             return array
-    return np.ascontiguousarray(array)
+    return arrays.contiguous(array, dtype)
 
 
-def _as_it_lies(matrix: ArrayLike, transposed: bool) -> tuple[ArrayLike, bool]:
+def _as_it_lies(matrix: Any, transposed: bool) -> tuple[ArrayLike, bool]:
     """A matrix and whether to transpose it, without a copy of one such as ``x.T``."""
-    if isinstance(matrix, np.ndarray) and matrix.ndim == 2 and matrix.flags.f_contiguous:
+    is_array = isinstance(matrix, np.ndarray) or arrays.is_cupy(matrix)
+    if is_array and matrix.ndim == 2 and matrix.flags.f_contiguous:
         return matrix.T, not transposed
     return matrix, transposed
 
@@ -643,33 +647,41 @@ def _check_shape(name: str, array: np.ndarray, expected: tuple[int | None, ...])
         raise ValueError(f"{name} must have shape ({lengths}), got {array.shape}")
 
 
-def _place(out: np.ndarray | None, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Where to write a result: ``out`` if it can take it, or a new array."""
+def _empty(shape: tuple[int, ...], beside: np.ndarray) -> np.ndarray:
+    """A new array of the same dtype, in the same place."""
+    return arrays.module_of(beside).empty(shape, beside.dtype)
+
+
+def _place(out: np.ndarray | None, shape: tuple[int, ...], beside: np.ndarray) -> np.ndarray:
+    """Where to write a result: ``out`` if it can take it, or a new array beside an argument."""
     if out is None:
-        return np.empty(shape, dtype)
-    if not isinstance(out, np.ndarray) or out.dtype != dtype:
-        raise TypeError(f"out must be an array of {dtype}, got {getattr(out, 'dtype', type(out))}")
+        return _empty(shape, beside)
+    is_like = isinstance(out, arrays.module_of(beside).ndarray)
+    if not is_like or out.dtype != beside.dtype:
+        place = "a GPU" if arrays.is_on_gpu(beside) else "the host"
+        came = type(out).__name__ if not is_like else out.dtype
+        raise TypeError(f"out must be an array of {beside.dtype} on {place}, got {came}")
     _check_shape("out", out, shape)
-    if not out.flags.writeable:
+    if not arrays.is_writable(out):
         raise ValueError("out must be writeable, got a read-only array")
-    if _rows(out) is not out:
+    if _rows(out, out.dtype) is not out:
         raise ValueError(f"out must be contiguous in its last axis, got strides {out.strides}")
     return out
 
 
 def _apart(
-    out: np.ndarray | None, *arrays: np.ndarray, elementwise: bool = False
+    out: np.ndarray | None, *inputs: np.ndarray, elementwise: bool = False
 ) -> list[np.ndarray]:
     """The arrays; copies of those that writing to ``out`` would change before they are read."""
     if out is None:
-        return list(arrays)
+        return list(inputs)
     return [
         array.copy()
-        if np.may_share_memory(array, out) and not (elementwise and _same_place(array, out))
+        if arrays.overlap(array, out) and not (elementwise and _same_place(array, out))
         else array
-        for array in arrays
+        for array in inputs
     ]
 
 
 def _same_place(array: np.ndarray, out: np.ndarray) -> bool:
-    return array.ctypes.data == out.ctypes.data and array.strides == out.strides
+    return arrays.address(array) == arrays.address(out) and array.strides == out.strides

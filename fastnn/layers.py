@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import checks, formula_check
+from . import arrays, checks, formula_check
 from . import init as initialisers
 from .arena import Arena
 from .kernels.contract import Activation as ActivationUse
@@ -53,7 +53,7 @@ class Layer:
         raise NotImplementedError(f"{type(self).__name__} has no backward()")
 
     def __call__(self, x: ArrayLike) -> np.ndarray:
-        return self.forward(floating("x", x))
+        return self.forward(floating("x", arrays.on_host("x", x)))
 
     def parameters(self) -> tuple[Parameter, ...]:
         """Names and shapes of what is trained."""
@@ -106,7 +106,7 @@ class Layer:
         ValueError, TypeError
             For another shape, or what is not numbers.
         """
-        array, values = self.array(name), np.asarray(value)
+        array, values = self.array(name), arrays.to_host(name, value)
         if values.dtype.kind not in "fiub":
             raise TypeError(f"{name} has dtype {values.dtype}; expected numbers")
         if values.shape != array.shape:
@@ -776,7 +776,7 @@ class Flatten(Layer):
     """Makes each row one-dimensional."""
 
     def __call__(self, x: ArrayLike) -> np.ndarray:
-        array = np.asarray(x)
+        array = arrays.on_host("x", x)
         if array.ndim < 2:
             raise ValueError(f"x has shape {array.shape}; expected rows of at least one axis")
         return super().__call__(array.reshape(len(array), -1))

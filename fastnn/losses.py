@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import checks, formula_check
+from . import arrays, checks, formula_check
 from .kernels import contract
 from .kernels.formulas import LOSSES as FORMULAS
 from .kernels.formulas import LossFormula, batch_scale
@@ -82,7 +82,7 @@ class Loss:
         Parameters
         ----------
         outputs : array (B, O)
-            Outputs of a network; logits for the losses that say so.
+            Outputs of a network; logits for the losses that say so. CuPy arrays stay on the GPU.
         targets : array
             As the loss takes them.
         sample_weight : array (B,), optional
@@ -91,6 +91,7 @@ class Loss:
         -------
         loss : float
         grad : ndarray (B, O)
+            A CuPy array where the outputs lie on a GPU.
         """
         return self._measure(outputs, targets, sample_weight, gradient=True)
 
@@ -101,12 +102,14 @@ class Loss:
         return self._measure(outputs, targets, sample_weight, gradient=False)[0]
 
     def _measure(self, outputs, targets, sample_weight, gradient: bool):
+        arrays.require_same_place(outputs=outputs, targets=targets, sample_weight=sample_weight)
         z = floating("outputs", outputs)
         if not len(z):
             raise ValueError("outputs has no rows")
-        prepared = self.targets(targets, z.shape[1], z.dtype.name, len(z))
+        y = arrays.to_host("targets", targets)
+        prepared = self.targets(y, z.shape[1], z.dtype.name, len(z))
         weights = weights_of(sample_weight, len(z), z.dtype.name)
-        grad = np.empty_like(z) if gradient else None
+        grad = arrays.module_of(z).empty(z.shape, z.dtype) if gradient else None
         return self.measure(z, prepared, weights, grad)[0], grad
 
     def measure(
@@ -118,16 +121,24 @@ class Loss:
     ) -> tuple[float, float]:
         """Mean loss and number of hits, for targets and weights that are checked already.
 
-        The gradient by the outputs goes into ``grad``, if that is given.
+        The gradient by the outputs goes into ``grad``, if that is given. Outputs and ``grad`` may
+        be CuPy arrays; targets and weights are in host memory.
         """
-        from .backend import get_backend
+        from .backend import for_array
 
         rows = len(outputs)
         total = float(rows) if weights is None else float(weights.sum(dtype=np.float64))
         scale = float(NumpyMath("float64").evaluate(batch_scale, np.float64(total)))
-        row_losses, row_hits = (np.empty(rows, outputs.dtype) for _ in range(2))
-        get_backend().loss(outputs, targets, weights, scale, grad, row_losses, row_hits, self.use)
-        loss, hits = (float(values.sum(dtype=np.float64)) for values in (row_losses, row_hits))
+        empty = arrays.module_of(outputs).empty
+        records = [empty(rows, outputs.dtype) for _ in range(2)]
+        placed = [
+            None if values is None else arrays.beside(outputs, values)
+            for values in (targets, weights)
+        ]
+        for_array(outputs).loss(outputs, *placed, scale, grad, *records, self.use)
+        loss, hits = (
+            float(arrays.to_host("records", values).sum(dtype=np.float64)) for values in records
+        )
         return loss * scale, hits
 
     def targets(self, y: ArrayLike, outputs: int, dtype: str, rows: int) -> np.ndarray:
@@ -306,7 +317,8 @@ def as_loss(loss: Loss | str | None, y: Any) -> Loss:
     if isinstance(loss, Loss):
         return loss
     if loss is None:
-        return CrossEntropyLoss() if np.asarray(y).dtype.kind in "iub" else MSELoss()
+        classes = arrays.as_array("y", y).dtype.kind in "iub"
+        return CrossEntropyLoss() if classes else MSELoss()
     if not isinstance(loss, str):
         raise TypeError(f"loss is a {type(loss).__name__}; expected a fastnn.Loss, a name or None")
     return checks.lookup("loss", loss, {**LOSSES, **_ALIASES})()
@@ -336,7 +348,7 @@ def weights_of(sample_weight: Any, rows: int, dtype: str) -> np.ndarray | None:
     """Sample weights as the kernels take them, checked."""
     if sample_weight is None:
         return None
-    values = np.asarray(sample_weight)
+    values = arrays.to_host("sample_weight", sample_weight)
     if values.dtype.kind not in "fiub":
         raise TypeError(f"sample_weight has dtype {values.dtype}; expected numbers")
     if values.shape != (rows,):
@@ -353,7 +365,7 @@ def weights_of(sample_weight: Any, rows: int, dtype: str) -> np.ndarray | None:
 
 
 def floating(name: str, values: ArrayLike) -> np.ndarray:
-    """A matrix of float32 or float64; other numbers become float32."""
-    matrix = checks.as_matrix(name, values)
+    """A matrix of float32 or float64 where it lies; other numbers become float32."""
+    matrix = checks.matrix(name, arrays.as_array(name, values))
     dtype = matrix.dtype if matrix.dtype.name in contract.DTYPES else np.dtype("float32")
-    return np.ascontiguousarray(matrix, dtype)
+    return arrays.contiguous(matrix, dtype)

@@ -1,7 +1,8 @@
 """Metrics: how good outputs are, as one number over a whole set.
 
 Every metric is a function ``(outputs, targets) -> float``. Outputs are what ``predict`` gives:
-logits (B, O) for classes, one logit (B, 1) or (B,) for two classes, values for regression.
+logits (B, O) for classes, one logit (B, 1) or (B,) for two classes, values for regression. What
+lies on a GPU is copied to host memory.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import checks
+from . import arrays, checks
 
 Metric = Callable[[ArrayLike, ArrayLike], float]
 
@@ -221,7 +222,7 @@ def larger_is_better(monitor: str) -> bool:
 
 
 def _columns(values: ArrayLike, name: str = "outputs") -> np.ndarray:
-    array = np.asarray(values)
+    array = arrays.to_host(name, values)
     return checks.as_matrix(name, array[:, None] if array.ndim == 1 else array)
 
 
@@ -240,7 +241,7 @@ def _paired(outputs: ArrayLike, targets: ArrayLike) -> tuple[np.ndarray, np.ndar
 
 
 def _class_numbers(outputs: np.ndarray, targets: ArrayLike) -> np.ndarray:
-    labels = np.asarray(targets)
+    labels = arrays.to_host("targets", targets)
     checks.same_rows("outputs", outputs, "targets", labels)
     if labels.shape == outputs.shape:
         return labels.argmax(axis=1)

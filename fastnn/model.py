@@ -5,24 +5,24 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from . import arrays, checks, losses, model_files, optim
 from . import backend as backends
-from . import checks, losses, model_files, optim
 from .arena import Arena
 from .evaluation import Evaluation, run_once
 from .history import History
-from .kernels.contract import DTYPES, FEW_ROWS, Binding, Parameter, Plan
+from .kernels.contract import DTYPES, FEW_ROWS, Backend, Binding, Parameter, Plan
 from .layers import Activation, Flatten, Layer, Sigmoid, Softmax
 from .losses import BCEWithLogitsLoss, CrossEntropyLoss, Loss
 from .plan import Training, can_lower, lower
 from .training import fit
 
-_PREDICT_ROWS = 512
 _MOST_LAYERS = 256
 """Dropout counters have 8 bits for the layer."""
 
@@ -146,7 +146,7 @@ class Sequential:
 
     def __call__(self, x: ArrayLike) -> np.ndarray:
         """Outputs (B, O), layer by layer; what ``backward`` needs is kept."""
-        array = np.asarray(x)
+        array = arrays.on_host("x", x)
         if array.ndim > 2 and any(isinstance(layer, Flatten) for layer in self.layers):
             array = array.reshape(len(array), -1)
         values = checks.as_matrix("x", array)
@@ -197,6 +197,7 @@ class Sequential:
             self.dtype,
             loss=loss.use,
             training=Training(update),
+            chunk_rows=backends.get_backend().chunk_rows,
         )
         return replace(plan, threads=backends.threads_for(plan))
 
@@ -221,15 +222,17 @@ class Sequential:
     def rows(self, name: str, X: ArrayLike) -> np.ndarray:
         """Data as rows of numbers that the kernels read in place; checked, copied only if needed.
 
+        What lies on a GPU stays there, as a CuPy array.
+
         Raises
         ------
         ValueError, TypeError
             For a wrong shape, an empty set, or NaN or infinity.
         """
-        array = np.asarray(X)
+        array, backend = arrays.as_array(name, X), backends.where_it_lies(name, X)
         if array.ndim > 2:
             array = array.reshape(len(array), -1)
-        matrix = checks.as_matrix(name, array)
+        matrix = checks.matrix(name, array)
         if not len(matrix):
             raise ValueError(f"{name} has no rows")
         if self.inputs is not None and matrix.shape[1] != self.inputs:
@@ -240,42 +243,57 @@ class Sequential:
             matrix = matrix.astype(np.float64)
         lies_well = matrix.strides[1] == matrix.itemsize and matrix.strides[0] >= 0
         if not (matrix.dtype.isnative and lies_well):
-            matrix = np.array(matrix, matrix.dtype.newbyteorder("="), order="C", copy=True)
-        if matrix.dtype.kind == "f" and not backends.get_backend().all_finite(matrix):
+            matrix = arrays.contiguous(matrix, matrix.dtype.newbyteorder("="))
+        if matrix.dtype.kind == "f" and not backend.all_finite(matrix):
             raise ValueError(f"{name} contains NaN or infinity; expected finite numbers")
         return matrix
 
-    def predict(self, X: ArrayLike) -> np.ndarray:
+    def predict(self, X: ArrayLike, *, device: str | None = None) -> np.ndarray:
         """Outputs of the last layer.
 
         Parameters
         ----------
         X : array (B, I), or (B, ...) with rows that flatten to I
+            An array on a GPU (CuPy's, or a tensor of PyTorch or JAX) is read where it lies.
+        device : "cpu", "cuda" or "auto", optional
+            By default where X lies, or that of the backend in use; see :meth:`fit`.
 
         Returns
         -------
-        ndarray (B, O)
+        ndarray (B, O), or CuPy array where X lies on a GPU
             Logits, where the network ends in a Linear. A row's result has the same bits in any
             batch.
         """
-        if type(X) is np.ndarray and X.ndim == 2 and len(X) <= FEW_ROWS:
+        if device is None and type(X) is np.ndarray and X.ndim == 2 and len(X) <= FEW_ROWS:
             outputs = self._predictor()(X)
             if outputs is not None:
                 return outputs
         x = self.rows("X", X)
-        if not can_lower(self.layers):
-            return self.predict_by_layers(self.layers, x)
-        plan = lower(self.layers, x.shape[1], min(len(x), _PREDICT_ROWS), self.dtype)
-        out = np.empty((len(x), plan.outputs), self.dtype)
-        self._measure(plan, Binding(x, self.arrays(), out=out))
-        return out
+        with self._backend_for(device, x) as backend:
+            if not can_lower(self.layers):
+                outputs = self.predict_by_layers(self.layers, x)
+                return arrays.beside(x, outputs)
+            rows = min(len(x), backend.chunk_rows)
+            plan = self._lowered(rows, backend, x.shape[1])
+            out = arrays.module_of(x).empty((len(x), plan.outputs), self.dtype)
+            self._measure(plan, Binding(x, self.arrays(), out=out))
+            return out
+
+    def _backend_for(self, device: str | None, x: Any) -> AbstractContextManager[Backend]:
+        """The backend for a pass over rows that are checked, in use inside a ``with`` block."""
+        work = backends.pass_work(self.parameter_count, len(x))
+        return backends.use_backend(backends.for_data(device, "X", x, work).name)
+
+    def _lowered(self, rows: int, backend: Backend, inputs: int) -> Plan:
+        """The plan that predicts."""
+        return lower(self.layers, inputs, rows, self.dtype, chunk_rows=backend.chunk_rows)
 
     def _predictor(self) -> Callable[[np.ndarray], np.ndarray | None]:
         """The way for a few rows, made once for each thread and backend."""
         kept, backend = self._kept, backends.get_backend()
         if getattr(kept, "backend", None) is not backend:
             if self.inputs is not None and can_lower(self.layers):
-                plan = lower(self.layers, self.inputs, FEW_ROWS, self.dtype)
+                plan = self._lowered(FEW_ROWS, backend, self.inputs)
                 kept.predictor = backend.predictor(plan, self.arrays())
             else:
                 kept.predictor = _no_prediction
@@ -283,12 +301,13 @@ class Sequential:
         return kept.predictor
 
     def predict_by_layers(self, layers: Sequence[Layer], x: np.ndarray) -> np.ndarray:
-        """Outputs of some of the layers, one after the other, as in prediction."""
-        training, parts = self.training, []
+        """Outputs of some of the layers, one after the other, in host memory, as in prediction."""
+        training, parts, step = self.training, [], backends.get_backend().chunk_rows
         self.eval()
         try:
-            for begin in range(0, len(x), _PREDICT_ROWS):
-                values = np.ascontiguousarray(x[begin : begin + _PREDICT_ROWS], self.dtype)
+            for begin in range(0, len(x), step):
+                values = arrays.to_host("x", x[begin : begin + step])
+                values = np.ascontiguousarray(values, self.dtype)
                 for layer in layers:
                     values = layer.forward(values)
                 parts.append(values)
@@ -296,17 +315,19 @@ class Sequential:
             self._set_training(training)
         return np.concatenate(parts)
 
-    def predict_proba(self, X: ArrayLike) -> np.ndarray:
+    def predict_proba(self, X: ArrayLike, *, device: str | None = None) -> np.ndarray:
         """Probabilities of the classes, (B, O), rows adding up to 1 after a cross-entropy.
 
-        A network with one output, trained on a binary cross-entropy, gives two columns.
+        A network with one output, trained on a binary cross-entropy, gives two columns. Parameters
+        are those of :meth:`predict`, and the result lies where its does.
 
         Raises
         ------
         ValueError
             Where neither the last layer nor the loss of the last ``fit`` says what outputs mean.
         """
-        outputs, last, backend = self.predict(X), self.layers[-1], backends.get_backend()
+        outputs, last = self.predict(X, device=device), self.layers[-1]
+        backend = backends.for_array(outputs)
         if not isinstance(last, (Softmax, Sigmoid)):
             logits = outputs.copy()
             if isinstance(self.loss, CrossEntropyLoss):
@@ -318,8 +339,7 @@ class Sequential:
                     "predict_proba needs a network that ends in Softmax or Sigmoid, or that was "
                     "trained with a cross-entropy"
                 )
-        is_binary = outputs.shape[1] == 1
-        return np.hstack([1.0 - outputs, outputs]) if is_binary else outputs
+        return outputs if outputs.shape[1] > 1 else _with_complement(outputs, backend)
 
     def evaluate(
         self,
@@ -329,18 +349,22 @@ class Sequential:
         loss: Loss | str | None = None,
         sample_weight: ArrayLike | None = None,
         metrics: Iterable[Any] | None = None,
+        device: str | None = None,
     ) -> dict[str, float]:
         """Loss and metrics on data.
 
         Parameters
         ----------
         X, y : array
+            An X on a GPU is read where it lies.
         loss : Loss or str, optional
             That of the last ``fit`` by default, else by the kind of ``y``.
         sample_weight : array (B,), optional
         metrics : iterable of str or callable, optional
-            Names of ``fastnn.metrics`` or functions of (outputs, targets); by default accuracy,
-            where the loss has classes.
+            Names of ``fastnn.metrics`` or functions of (outputs, targets), which are NumPy arrays;
+            by default accuracy, where the loss has classes.
+        device : "cpu", "cuda" or "auto", optional
+            By default where X lies, or that of the backend in use; see :meth:`fit`.
 
         Returns
         -------
@@ -348,7 +372,9 @@ class Sequential:
             ``{"loss": ..., "accuracy": ...}``
         """
         chosen = losses.as_loss(loss or self.loss, y)
-        return Evaluation(self, X, y, chosen, sample_weight, metrics).measure()
+        evaluation = Evaluation(self, X, y, chosen, sample_weight, metrics)
+        with self._backend_for(device, evaluation.data.x):
+            return evaluation.measure()
 
     def _measure(self, plan: Plan, binding: Binding) -> Any:
         """Run a plan that does not train over all rows; the finished run."""
@@ -461,6 +487,18 @@ class Sequential:
             lines.append(f"  {number:>2}  {layer!r:<36} {shape:<14} {detail}".rstrip())
             width = after
         return "\n".join(lines) + "\n)"
+
+
+def _with_complement(outputs: Any, backend: Backend) -> Any:
+    """The columns 1 - p and p of probabilities p, (B, 1), where they lie."""
+    module = arrays.module_of(outputs)
+    weight, bias = (
+        arrays.beside(outputs, np.array(values, outputs.dtype))
+        for values in ([[-1.0, 1.0]], [1.0, 0.0])
+    )
+    both = module.empty((len(outputs), 2), outputs.dtype)
+    backend.linear(outputs, weight, bias, both)
+    return both
 
 
 def _no_prediction(x: np.ndarray) -> None:

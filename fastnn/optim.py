@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import checks, formula_check
+from . import arrays, checks, formula_check
 from .arena import Arena
 from .kernels.formulas import UPDATES, UpdateFormula, norm_clip
 from .kernels.tracing.numpy_math import NumpyMath
@@ -115,10 +115,11 @@ class Optimizer:
         Parameters
         ----------
         params : Sequential, or sequence of ndarray
-            A model whose gradients ``backward`` has filled, or a caller's own arrays, float32 or
-            float64, C-contiguous. Weight decay touches those with two axes or more.
+            A model whose gradients ``backward`` has filled, or a caller's own NumPy or CuPy arrays,
+            float32 or float64, C-contiguous; CuPy arrays are updated on the GPU, on the caller's
+            current stream. Weight decay touches those with two axes or more.
         grads : sequence of ndarray
-            A gradient for each array, of its shape and dtype.
+            A gradient for each array, of its shape and dtype, beside it.
 
         Raises
         ------
@@ -171,20 +172,23 @@ class Optimizer:
             raise ValueError("this optimizer has the state of a model; use another for arrays")
         if self._list_slots is None:
             starts = self.formula.initial_slots(**self.settings)
-            self._list_slots = [[np.full_like(p, start) for start in starts] for p in params]
+            self._list_slots = [
+                [arrays.module_of(p).full(p.shape, start, p.dtype) for start in starts]
+                for p in params
+            ]
         known = [slots[0] if slots else None for slots in self._list_slots]
         if len(known) != len(params) or any(
-            slot is not None and (slot.shape, slot.dtype) != (param.shape, param.dtype)
+            slot is not None and _kind(slot) != _kind(param)
             for slot, param in zip(known, params, strict=True)
         ):
             raise ValueError(f"params has {_kinds(params)}; the steps before had {_kinds(known)}")
-        from .backend import get_backend
+        from .backend import for_array
 
         rates = np.array([self.lr])
         for param, grad, slots in zip(params, grads, self._list_slots, strict=True):
             scalars = self.scalars(self.updates, rates, param.dtype.name)[0]
             half = scalars[1] if param.ndim > 1 else scalars[0]
-            get_backend().update(param, grad, slots, half, self.formula)
+            for_array(param).update(param, grad, slots, half, self.formula)
         self.updates += 1
 
     def trains(self, model: Sequential) -> bool:
@@ -284,27 +288,30 @@ def _names(argument: str, names: Sequence[str]) -> tuple[str, ...]:
     return result
 
 
-def _kinds(arrays: Iterable[np.ndarray | None]) -> list[str]:
-    return ["anything" if a is None else f"{a.dtype} {a.shape}" for a in arrays]
+def _kind(array: Any) -> str:
+    """Dtype, shape and place of a NumPy or CuPy array, in words."""
+    return f"{array.dtype} {array.shape}" + " on the GPU" * arrays.is_on_gpu(array)
 
 
-def _check_arrays(params: list[np.ndarray], grads: list[np.ndarray]) -> None:
+def _kinds(known: Iterable[Any]) -> list[str]:
+    return ["anything" if array is None else _kind(array) for array in known]
+
+
+def _check_arrays(params: list[Any], grads: list[Any]) -> None:
     if len(params) != len(grads):
         raise ValueError(f"grads has {len(grads)} arrays; expected {len(params)}, one for each")
     for number, (param, grad) in enumerate(zip(params, grads, strict=True)):
         for name, array in (("params", param), ("grads", grad)):
-            if not isinstance(array, np.ndarray) or array.dtype.name not in ("float32", "float64"):
+            is_array = isinstance(array, np.ndarray) or arrays.is_cupy(array)
+            if not is_array or array.dtype.name not in ("float32", "float64"):
                 kind = getattr(array, "dtype", type(array).__name__)
                 raise TypeError(f"{name}[{number}] is {kind}; expected a float32 or float64 array")
-        if not (param.flags.c_contiguous and param.flags.writeable and grad.flags.c_contiguous):
+        if not (param.flags.c_contiguous and arrays.is_writable(param) and grad.flags.c_contiguous):
             raise ValueError(
                 f"params[{number}] and grads[{number}] must be C-contiguous, the first writable"
             )
-        if grad.shape != param.shape or grad.dtype != param.dtype:
-            raise ValueError(
-                f"grads[{number}] is {grad.dtype} {grad.shape}; expected {param.dtype} "
-                f"{param.shape}"
-            )
+        if _kind(grad) != _kind(param):
+            raise ValueError(f"grads[{number}] is {_kind(grad)}; expected {_kind(param)}")
 
 
 def _betas(betas: Any) -> tuple[float, float]:

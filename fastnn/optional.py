@@ -6,7 +6,7 @@ from importlib import import_module
 from types import ModuleType
 
 
-def require(module: str, *, extra: str) -> ModuleType:
+def require(module: str, *, extra: str, otherwise: str = "") -> ModuleType:
     """Import a module of an optional package.
 
     Parameters
@@ -15,6 +15,8 @@ def require(module: str, *, extra: str) -> ModuleType:
         Dotted name, such as ``"matplotlib.pyplot"``.
     extra : str
         The extra of fastnn-kernels that installs the package.
+    otherwise : str, default ""
+        Another extra, and when that is the one to take, for the message.
 
     Returns
     -------
@@ -42,6 +44,8 @@ def require(module: str, *, extra: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != package:
             raise
+        also = f" ({otherwise})" if otherwise else ""
         raise ImportError(
-            f"{package} is not installed: pip install 'fastnn-kernels[{extra}]'", name=package
+            f"{package} is not installed: pip install 'fastnn-kernels[{extra}]'{also}",
+            name=package,
         ) from None

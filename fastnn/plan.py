@@ -13,13 +13,10 @@ from dataclasses import replace
 from functools import singledispatch
 from typing import Any, NamedTuple
 
-from .kernels.contract import IDENTITY, Buffer, Dropout, Loss, Parameter, Plan, Row
+from .kernels.contract import CHUNK_ROWS, IDENTITY, Buffer, Dropout, Loss, Parameter, Plan, Row
 from .kernels.formulas import UpdateFormula
 from .layers import Activation, BatchNorm1d, Flatten, Layer, Linear, Softmax, Standardize
 from .layers import Dropout as DropoutLayer
-
-CHUNK_ROWS = 512
-"""Rows of a batch that are walked at once: what they need stays in the cache of a core."""
 
 
 class Training(NamedTuple):
@@ -33,12 +30,15 @@ class Training(NamedTuple):
         The most that the norm of all gradients, or any element, may be; the norm first.
     keep_gradients : bool, default False
         Store the gradients of a step, so that they can be read.
+    precision : str, default "float32"
+        What products round their operands to; of ``contract.PRECISIONS``.
     """
 
     update: UpdateFormula
     clip_norm: float | None = None
     clip_value: float | None = None
     keep_gradients: bool = False
+    precision: str = "float32"
 
 
 def can_lower(layers: Sequence[Layer]) -> bool:
@@ -55,6 +55,7 @@ def lower(
     *,
     loss: Loss | None = None,
     training: Training | None = None,
+    chunk_rows: int = CHUNK_ROWS,
 ) -> Plan:
     """The plan of a network.
 
@@ -71,6 +72,8 @@ def lower(
         With a loss the plan measures it; without one it gives the outputs.
     training : Training, optional
         With an optimizer's formula the plan trains.
+    chunk_rows : int, default that of the CPU backends
+        The most rows to walk at once; that of the backend which will run the plan.
 
     Returns
     -------
@@ -89,19 +92,19 @@ def lower(
     ['gather', 'linear', 'softmax', 'copy_out']
     """
     whole = training is not None and any(isinstance(layer, BatchNorm1d) for layer in layers)
-    chunk_rows = batch_rows if whole else _chunk_rows(batch_rows)
+    rows = batch_rows if whole else _equal_chunks(batch_rows, chunk_rows)
     stores = training is not None and (
-        chunk_rows < batch_rows or training.clip_norm is not None or training.keep_gradients
+        rows < batch_rows or training.clip_norm is not None or training.keep_gradients
     )
     lowering = _Lowering(inputs, training is not None)
     lowering.forward(layers)
     lowering.backward(loss, stores)
-    return lowering.plan(dtype, batch_rows, chunk_rows, loss, training)
+    return lowering.plan(dtype, batch_rows, rows, loss, training)
 
 
-def _chunk_rows(batch_rows: int) -> int:
-    """Rows a chunk, from the batch alone: chunks of equal size, none above CHUNK_ROWS."""
-    chunks = -(-batch_rows // CHUNK_ROWS)
+def _equal_chunks(batch_rows: int, most: int) -> int:
+    """Rows a chunk, from the batch alone: chunks of equal size, none above the most."""
+    chunks = -(-batch_rows // most)
     return -(-batch_rows // chunks)
 
 
@@ -235,6 +238,7 @@ class _Lowering:
             update=training.update if training else None,
             clip_norm=training.clip_norm if training else None,
             clip_value=training.clip_value if training else None,
+            precision=training.precision if training else "float32",
         )
 
 

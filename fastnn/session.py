@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import backend as backends
-from . import checkpoints, checks, optim
+from . import arrays, checkpoints, checks, optim
 from .early_stopping import EarlyStopping, Watch
 from .evaluation import Evaluation, measure_metrics, named_metrics
 from .history import EpochInfo, History
@@ -21,6 +20,7 @@ from .steps import Setup, Steps, choose_steps
 from .training_data import Order, TrainingData
 
 if TYPE_CHECKING:
+    from .kernels.contract import Backend
     from .model import Sequential
 
 Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
@@ -31,11 +31,14 @@ _MOST_EPOCHS = 2**24
 class Session:
     """One call of ``fit``: everything is checked as it is made, before anything changes.
 
+    The backend must be the one in use, as it is made and as it runs.
+
     Parameters
     ----------
     model : Sequential
     data : TrainingData
     order : Order
+    backend : Backend
     **arguments
         Those of :func:`fastnn.training.fit` that are not in ``data`` or ``order``.
 
@@ -65,11 +68,12 @@ class Session:
         checkpoint: Path | None,
         resume: bool,
         progress: bool | None,
-        device: str | None,
+        backend: Backend,
+        precision: str,
     ) -> None:
         data.check_normalisation()
         self.model, self.data, self.order = model, data, order
-        self.backend = backends.for_device(device)
+        self.backend, self.precision = backend, precision
         self.epochs, self.callbacks, self.augment = epochs, callbacks, augment
         self.optimizer = _choose_optimizer(model, optimizer)
         self.schedule = as_schedule(schedule, max(epochs, 1))
@@ -165,6 +169,7 @@ class Session:
                     self.order.seed,
                     self.clip_norm,
                     self.clip_value,
+                    self.precision,
                 )
             )
         except BaseException:
@@ -236,8 +241,12 @@ class Session:
         generator = np.random.Generator(
             np.random.Philox(key=[self.order.seed, self.optimizer.epochs])
         )
-        x = self.data.x.view()
-        x.flags.writeable = False  # it may be the caller's own
+        x = self.data.x  # it may be the caller's own
+        if arrays.is_on_gpu(x):
+            x = x.copy()
+        else:
+            x = x.view()
+            x.flags.writeable = False
         rows = self.model.rows("augment(X)", augment(x, generator))
         if rows.shape != self.data.x.shape:
             raise ValueError(

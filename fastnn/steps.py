@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from . import arrays
 from . import backend as backends
 from .kernels.contract import Binding
 from .kernels.interrupts import interrupts_later
@@ -45,6 +46,8 @@ class Setup:
     seed : int
         Of dropout.
     clip_norm, clip_value : float or None
+    precision : str
+        Such that the backend has it for the model's dtype.
     """
 
     model: Sequential
@@ -54,6 +57,7 @@ class Setup:
     seed: int
     clip_norm: float | None
     clip_value: float | None
+    precision: str
 
     def diverged(self, step: int, loss: float, rate: float) -> DivergedError:
         """The error, to be raised, for a loss that is not finite at a step of this epoch."""
@@ -135,7 +139,13 @@ class CompiledSteps:
             data.batch_rows,
             model.dtype,
             loss=data.loss.use,
-            training=Training(setup.optimizer.formula, setup.clip_norm, setup.clip_value),
+            training=Training(
+                setup.optimizer.formula,
+                setup.clip_norm,
+                setup.clip_value,
+                precision=setup.precision,
+            ),
+            chunk_rows=setup.backend.chunk_rows,
         )
         self._run = self._start(data.x)
 
@@ -197,10 +207,11 @@ class EagerSteps:
     """Epochs step by step in Python, for layers of the user's own; see :class:`Steps`."""
 
     def __init__(self, setup: Setup) -> None:
-        self._setup, self._x = setup, setup.data.x
+        self._setup = setup
+        self.replace_rows(setup.data.x)
 
     def replace_rows(self, x: np.ndarray) -> None:
-        self._x = x
+        self._x = arrays.to_host("X", x)  # layers in Python work on NumPy arrays
 
     def begin(self, order: np.ndarray | None, rates: np.ndarray) -> None:
         self._rows = np.arange(len(self._x)) if order is None else order

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import ArrayLike
 
+from . import backend as backends
 from . import checks, losses, optim
 from .early_stopping import EarlyStopping
 from .history import EpochInfo, History
+from .kernels.contract import PRECISIONS, check_precision
 from .losses import Loss
 from .metrics import Metric
 from .schedules import Schedule
@@ -49,13 +51,15 @@ def fit(
     resume: bool = False,
     progress: bool | None = None,
     device: str | None = None,
+    precision: str = "float32",
 ) -> History:
     """Train the network.
 
     Parameters
     ----------
     X : array (N, I), or (N, ...) with rows that flatten to I
-        Any numeric dtype; converted as rows are gathered, never copied as a whole.
+        Any numeric dtype; converted as rows are gathered, never copied as a whole. A CuPy array, or
+        a tensor of PyTorch or JAX on a GPU, stays where it is and is trained on there.
     y : array
         Class numbers (N,), probabilities or values (N, O).
     loss : Loss or str, optional
@@ -97,8 +101,13 @@ def fit(
         Go on from ``checkpoint``, if it is there: the bits are those of an unbroken run.
     progress : bool, optional
         A progress bar; by default where standard error is a terminal.
-    device : "cpu" or "cuda", optional
-        By default that of the backend in use.
+    device : "cpu", "cuda" or "auto", optional
+        By default where X lies, or that of the backend in use. "auto" picks the GPU if there is one
+        and a step is large enough, and says on standard error what it picked and why. Whatever
+        the device, the weights are NumPy arrays between calls of ``fit``.
+    precision : "float32", "tf32" or "bf16", default "float32"
+        What a GPU rounds the factors of products to; sums stay in float32, and everything else is
+        float32 too. The last two are faster and less exact.
 
     Returns
     -------
@@ -122,29 +131,38 @@ def fit(
     True
     """
     chosen = losses.as_loss(loss, y)
-    session = Session(
-        model,
-        TrainingData(model, X, y, chosen, sample_weight, class_weight, batch_size),
-        epochs=checks.integer("epochs", epochs, at_least=0),
-        order=Order(
-            checks.boolean("shuffle", shuffle), sampling, checks.integer("seed", seed, at_least=0)
-        ),
-        optimizer=optimizer,
-        validation_data=validation_data,
-        schedule=schedule,
-        early_stopping=early_stopping,
-        callbacks=_functions(callbacks),
-        clip_norm=_limit("clip_norm", clip_norm),
-        clip_value=_limit("clip_value", clip_value),
-        augment=augment,
-        metrics=metrics,
-        keeps_updates=checks.lookup("history", history, {"epoch": False, "update": True}),
-        checkpoint=None if checkpoint is None else Path(checkpoint),
-        resume=checks.boolean("resume", resume),
-        progress=progress,
-        device=device,
-    )
-    return session.run()
+    data = TrainingData(model, X, y, chosen, sample_weight, class_weight, batch_size)
+    work = backends.training_work(model.parameter_count, data.batch_rows)
+    backend = backends.for_data(device, "X", data.x, work)
+    checks.lookup("precision", precision, dict.fromkeys(PRECISIONS))
+    check_precision(precision, model.dtype, backend.name)
+    with backends.use_backend(backend.name):  # validation, metrics and callbacks follow
+        session = Session(
+            model,
+            data,
+            epochs=checks.integer("epochs", epochs, at_least=0),
+            order=Order(
+                checks.boolean("shuffle", shuffle),
+                sampling,
+                checks.integer("seed", seed, at_least=0),
+            ),
+            optimizer=optimizer,
+            validation_data=validation_data,
+            schedule=schedule,
+            early_stopping=early_stopping,
+            callbacks=_functions(callbacks),
+            clip_norm=_limit("clip_norm", clip_norm),
+            clip_value=_limit("clip_value", clip_value),
+            augment=augment,
+            metrics=metrics,
+            keeps_updates=checks.lookup("history", history, {"epoch": False, "update": True}),
+            checkpoint=None if checkpoint is None else Path(checkpoint),
+            resume=checks.boolean("resume", resume),
+            progress=progress,
+            backend=backend,
+            precision=precision,
+        )
+        return session.run()
 
 
 def _functions(

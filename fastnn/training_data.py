@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import checks, losses
+from . import arrays, checks, losses
 from .layers import BatchNorm1d
 from .losses import BCEWithLogitsLoss, CrossEntropyLoss, Loss
 
@@ -37,8 +37,10 @@ class TrainingData:
 
     Attributes
     ----------
-    x, y : ndarray
-        Rows as the kernels read them, targets as they came.
+    x : ndarray, or CuPy array where X lies on a GPU
+        Rows as the kernels read them.
+    y : ndarray
+        Targets as they came.
     layers : sequence of Layer
         Those up to the logits.
     targets, weights : ndarray
@@ -64,7 +66,7 @@ class TrainingData:
     ) -> None:
         self.loss, self.dtype = loss, model.dtype
         self.x = model.rows("X", X)
-        self.y = np.asarray(y)
+        self.y = arrays.to_host("y", y)
         rows = checks.same_rows("y", self.y, "X", self.x)
         self.layers = model.logit_layers(loss)
         outputs = self.x.shape[1]
@@ -77,7 +79,7 @@ class TrainingData:
             weights = folded if weights is None else folded * weights
             weights = losses.weights_of(weights, rows, self.dtype)
         self.weights = weights
-        self.batch_rows = _batch_rows(batch_size, rows)
+        self.batch_rows = batch_rows(batch_size, rows)
         self.steps = -(-rows // self.batch_rows)
 
     def check_normalisation(self) -> None:
@@ -143,7 +145,8 @@ class Order:
         return backend.permutation(self.seed, epoch, rows) if self.shuffle else None
 
 
-def _batch_rows(batch_size: int | str, rows: int) -> int:
+def batch_rows(batch_size: int | str, rows: int) -> int:
+    """Rows of a batch, out of so many; "full" is all."""
     if batch_size == "full":
         return rows
     if isinstance(batch_size, str):

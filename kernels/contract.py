@@ -17,6 +17,10 @@ from .formulas import ACTIVATIONS, ActivationFormula, LossFormula, UpdateFormula
 
 Implementation = TypeVar("Implementation")
 DTYPES = ("float32", "float64")
+PRECISIONS = ("float32", "tf32", "bf16")
+"""What products of a float32 plan may round their operands to; sums stay in float32."""
+CHUNK_ROWS = 512
+"""Rows of a batch that a CPU walks at once: what they need stays in the cache of a core."""
 MOST_THREADS = 1024
 """More would cost a machine of today its memory rather than make it faster."""
 FEW_ROWS = 8
@@ -149,6 +153,8 @@ class Plan:
     update : UpdateFormula or None
         The optimizer's formula; None for a plan that only predicts or evaluates.
     clip_norm, clip_value : float or None
+    precision : str
+        Of :data:`PRECISIONS`; what is not "float32" passed :func:`check_precision`.
     threads : int or None
         How many a run would take; None where nobody has chosen yet.
     output : str
@@ -170,6 +176,7 @@ class Plan:
     update: UpdateFormula | None = None
     clip_norm: float | None = None
     clip_value: float | None = None
+    precision: str = "float32"
     threads: int | None = None
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -208,6 +215,8 @@ class Plan:
 
     def __str__(self) -> str:
         lines = [f"plan: {self.dtype}, batch {self.batch_rows}, chunk {self.chunk_rows}"]
+        if self.precision != "float32":
+            lines[0] += f", products in {self.precision}"
         if self.threads is not None:
             lines[0] += f", threads {self.threads}"
         for title, rows in (("each chunk", self.chunk), ("each step", self.step)):
@@ -262,6 +271,25 @@ COSTS: dict[str, Callable[[list, list], int]] = {
 """Flops by operation; every other operation counts one for each element."""
 
 
+def check_precision(precision: str, dtype: str, backend: str) -> None:
+    """Raise ValueError unless the backend can round the operands of products of this dtype so.
+
+    >>> check_precision("bf16", "float32", "numba")
+    Traceback (most recent call last):
+        ...
+    ValueError: precision is 'bf16', which only the cupy backend has; the numba backend runs this
+    """
+    if precision == "float32":
+        return
+    if backend != "cupy":
+        raise ValueError(
+            f"precision is {precision!r}, which only the cupy backend has; the {backend} backend "
+            "runs this"
+        )
+    if dtype != "float32":
+        raise ValueError(f"precision is {precision!r}, which is for float32; the dtype is {dtype}")
+
+
 # ---- the operations ----
 
 
@@ -272,9 +300,19 @@ class Backend(Protocol):
     outputs); nowhere else may arrays overlap. Where no flops are given, they are one an element (a
     formula's count as one); bytes are those of the arrays, each touched once. ``Plan.cost`` counts
     both.
+
+    Attributes
+    ----------
+    name : str
+    module : module
+        The array module that outputs are made with: numpy, or cupy.
+    chunk_rows : int
+        Rows of a batch that are walked at once.
     """
 
     name: str
+    module: Any
+    chunk_rows: int
 
     def matmul(
         self,

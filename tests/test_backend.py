@@ -14,6 +14,8 @@ import pytest
 import fastnn
 from fastnn import backend as backends
 
+SMALL = backends.training_work(weights=10, batch_rows=10)
+
 
 @pytest.fixture(autouse=True)
 def nothing_chosen(monkeypatch):
@@ -99,7 +101,7 @@ def test_a_backend_that_cannot_work_says_why_and_falls_back_on_nothing(monkeypat
 def test_the_device_finds_its_backend(device, chosen, expected):
     if chosen:
         fastnn.set_backend(chosen)
-    assert backends.for_device(device).name == expected
+    assert backends.for_device(device, SMALL).name == expected
 
 
 @pytest.mark.parametrize("chosen", ["numpy", "numba"])
@@ -110,13 +112,14 @@ def test_a_device_that_contradicts_the_backend_is_refused(chosen):
             ValueError, match=f"device is 'cuda', but the {chosen} backend in use works on 'cpu'"
         ),
     ):
-        backends.for_device("cuda")
+        backends.for_device("cuda", SMALL)
 
 
 @pytest.mark.parametrize("device", ["gpu", "CPU", 0])
 def test_an_unknown_device_is_refused(device):
-    with pytest.raises(ValueError, match=f"device is {device!r}; expected 'cpu', 'cuda' or None"):
-        backends.for_device(device)
+    message = f"device is {device!r}; expected 'cpu', 'cuda', 'auto' or None"
+    with pytest.raises(ValueError, match=message):
+        backends.for_device(device, SMALL)
 
 
 def test_threads_are_set_by_call_then_by_environment(monkeypatch):

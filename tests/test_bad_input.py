@@ -171,8 +171,10 @@ OPTIONS: list[tuple[str, Any, type[Exception], str]] = [
     ("resume", "no", TypeError, "resume must be True or False, got 'no'"),
     ("checkpoint", tempfile.gettempdir(), IsADirectoryError, "a folder; expected a file"),
     ("checkpoint", "no/such/folder/file", FileNotFoundError, "checkpoint is no/such/folder/file"),
-    ("device", "gpu", ValueError, "device is 'gpu'; expected 'cpu', 'cuda' or None"),
+    ("device", "gpu", ValueError, "device is 'gpu'; expected 'cpu', 'cuda', 'auto' or None"),
     ("device", "cuda", ValueError, "device is 'cuda', but the"),
+    ("precision", "fp16", ValueError, "unknown precision 'fp16': did you mean 'bf16'"),
+    ("precision", "tf32", ValueError, "precision is 'tf32', which only the cupy backend has"),
 ]  # fmt: skip
 
 

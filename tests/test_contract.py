@@ -32,8 +32,9 @@ def test_the_contract_names_operations():
 def test_public_names(name):
     backend = BACKENDS[name]()
     public = {attribute for attribute in dir(backend) if not attribute.startswith("_")}
-    assert public == {*contract.OPERATIONS, "name"}
-    assert backend.name == name
+    assert public == {*contract.OPERATIONS, *contract.Backend.__annotations__}
+    assert backend.name == name and backend.chunk_rows >= 1
+    assert backend.module.empty(3).shape == (3,)
 
 
 @every_backend
@@ -41,6 +42,24 @@ def test_public_names(name):
 def test_signature(name, operation):
     declared = getattr(contract.Backend, operation)
     assert _parameters(getattr(BACKENDS[name](), operation)) == _parameters(declared)
+
+
+@every_backend
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_a_cpu_refuses_a_plan_whose_products_it_would_not_round(name, precision):
+    plan = contract.Plan(
+        "float32", 1, 1, 1, 1, (), (), (), (), (), "x", precision=precision
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=f"precision is '{precision}'.*{name} backend runs this"):
+        BACKENDS[name]().start(plan, contract.Binding(None, {}))
+    assert precision in str(plan)
+
+
+def test_a_precision_for_float32_is_refused_for_float64():
+    contract.check_precision("float32", "float64", "numba")
+    contract.check_precision("bf16", "float32", "cupy")
+    with pytest.raises(ValueError, match="'bf16', which is for float32; the dtype is float64"):
+        contract.check_precision("bf16", "float64", "cupy")
 
 
 @pytest.mark.parametrize("run", [NumpyRun, NumbaRun])

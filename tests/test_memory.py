@@ -14,7 +14,7 @@ import pytest
 from processes import run_python
 
 import fastnn
-from fastnn.plan import CHUNK_ROWS
+from fastnn.kernels.contract import CHUNK_ROWS
 
 INPUTS, OUTPUTS, BATCH = 256, 10, 32
 FEW, MANY = 8 * CHUNK_ROWS, 64 * CHUNK_ROWS

@@ -143,6 +143,22 @@ def test_wheel_holds_every_package() -> None:
     assert sorted(listed) == sorted(found)
 
 
+@in_checkout
+def test_wheel_holds_every_file_beside_the_code() -> None:
+    settings = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))
+    globs = settings["tool"]["setuptools"]["package-data"]
+    listed, found = set(), set()
+    for name, folder in settings["tool"]["setuptools"]["package-dir"].items():
+        root = CHECKOUT / folder
+        files = (path for path in root.rglob("*") if path.is_file())
+        found |= {path for path in files if path.suffix not in (".py", ".pyc")}
+        for package in (package for package in globs if f"{package}.".startswith(f"{name}.")):
+            inside = root.joinpath(*package.removeprefix(name).split(".")[1:])
+            listed |= {path for glob in globs[package] for path in inside.glob(glob)}
+    assert found
+    assert found - listed == set()
+
+
 # The README
 
 

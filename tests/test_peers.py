@@ -59,6 +59,16 @@ def test_what_is_installed_predicts_the_same(library):
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
+@pytest.mark.parametrize("library", ["jax", "torch"])
+def test_what_is_installed_trains_the_same(library):
+    if not processes.is_installed(library):
+        pytest.skip(f"{library} is not installed")
+    task = contenders.Task((5, 7, 3), "Adam", batch=4, steps=5)
+    theirs, known = contenders.CONTENDERS[library](task, 1), contenders.numpy(task, 1)
+    for _ in range(2):
+        assert theirs.epoch()() == pytest.approx(known.epoch()(), rel=1e-5)
+
+
 def test_probabilities_are_judged_as_their_logits():
     one, logits = np.zeros((1, 4)), np.array([[0.5, -2.0, 300.0]])
     shifted = contenders.Prepared(None, lambda _: logits - 299.0)
@@ -108,6 +118,7 @@ def test_a_process_refuses_what_it_does_not_know():
     done = serve(["prepare", [[5, 7, 3], "Adam", 4, 5]], ["trian"])
     assert done.returncode != 0
     assert "request is 'trian'" in done.stderr
+    assert "request is 'trian'" in json.loads(done.stdout.splitlines()[-1])["error"]
 
 
 class Fake:
@@ -166,6 +177,14 @@ def test_a_process_of_ours_trains_and_is_ended():
         assert 0 < ours.ask("train", 1e-3) < 1
         process = ours._process
     assert process.poll() == 0
+
+
+def test_why_a_process_ended_is_told():
+    with processes.running([processes.Contender("fastnn", "ours", 1)]) as (ours,):
+        with pytest.raises(RuntimeError, match=r"ours with 1 threads ended; .*'trian'"):
+            ours.ask("trian")
+        with pytest.raises((RuntimeError, BrokenPipeError)):
+            ours.ask("train", 1e-3)
 
 
 # Peers

@@ -9,10 +9,10 @@ import pytest
 from checks import Bound, assert_close
 
 import fastnn
-from fastnn.kernels.contract import Plan
+from fastnn.kernels.contract import CHUNK_ROWS, Plan
 from fastnn.kernels.formulas import UPDATES
 from fastnn.layers import ACTIVATIONS, Layer
-from fastnn.plan import CHUNK_ROWS, Training, can_lower, lower
+from fastnn.plan import Training, can_lower, lower
 
 DTYPES = ("float32", "float64")
 SGD = UPDATES["sgd"]
@@ -93,6 +93,12 @@ def test_chunks_are_equal_and_none_is_larger_than_the_cache_takes(batch):
     chunks = -(-batch // plan.chunk_rows)
     assert plan.chunk_rows <= CHUNK_ROWS and chunks == -(-batch // CHUNK_ROWS)
     assert chunks * plan.chunk_rows - batch < chunks
+
+
+def test_a_backend_may_walk_more_rows_at_once():
+    layers, loss = [fastnn.Linear(6, 3)], fastnn.MSELoss().use
+    plans = [lower(layers, 6, 9000, "float32", loss=loss, chunk_rows=most) for most in (4096, 9000)]
+    assert [plan.chunk_rows for plan in plans] == [3000, 9000]
 
 
 def test_normalisation_takes_the_whole_batch():

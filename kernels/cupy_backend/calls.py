@@ -8,14 +8,18 @@ written here, from what the functions are given.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .formulas import shared_formulas
+
+if TYPE_CHECKING:
+    from .device import Device
 
 THREADS = 256
 """Threads of every block."""
@@ -24,13 +28,14 @@ IN_FLIGHT = 4
 MOST_BLOCKS = 1 << 20
 PROGRESS = (
     "X", "TARGETS", "WEIGHTS", "OUT", "ORDER", "FIRST", "STEP", "EPOCH", "SEED", "DIVERGED",
-    "CHUNK_FIRST",
+    "FIRST_STEP", "SCALARS", "LOSSES", "HITS",
 )  # fmt: skip
 """The words of a run's table on the device: where its data lie (addresses; ORDER is 0 for rows as
-they stand), the place of the step's first row in the order, the step, and so on. CHUNK_FIRST is
-the chunk's first row, counted in its step's batch."""
+they stand), the place in the order of the step's first row, the step, and so on. SCALARS, LOSSES
+and HITS have an entry for each step from FIRST_STEP on."""
 _C_TYPES = {  # of float16 the bits
-    "float16": "unsigned short", "float32": "float", "float64": "double", "bool": "bool", "int8": "signed char",
+    "float16": "unsigned short", "float32": "float", "float64": "double", "bool": "bool",
+    "int8": "signed char",
     "int16": "short", "int32": "int", "int64": "long long", "uint8": "unsigned char",
     "uint16": "unsigned short", "uint32": "unsigned", "uint64": "unsigned long long",
 }  # fmt: skip
@@ -50,8 +55,30 @@ class Local:
     name: str
     dtype: np.dtype
     shape: tuple[int, ...]
-    stride: int
+    stride: int = 1
     """Elements from row to row."""
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape))
+
+    def __getitem__(self, part: slice) -> Local:
+        """A part of an array with one axis."""
+        begin, end, _ = part.indices(self.size)
+        return replace(self, name=f"({self.name} + {begin})", shape=(end - begin,))
+
+    def reshape(self, shape: tuple[int, ...]) -> Local:
+        """The same elements in another shape."""
+        return replace(self, shape=shape, stride=shape[-1])
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Bytes from element to element, by axis."""
+        return (self.stride * self.dtype.itemsize, self.dtype.itemsize)[-self.ndim :]
 
 
 @dataclass(frozen=True)
@@ -87,6 +114,10 @@ class Call:
         The text of structs made from formulas.
     shared : int
         Bytes of block memory.
+    blocks_at_once : int
+        Blocks that a multiprocessor must have the registers for.
+    named : tuple of (str, array)
+        Arrays that texts among the arguments speak of by these names.
     """
 
     function: str
@@ -96,38 +127,57 @@ class Call:
     files: tuple[str, ...]
     formulas: str = ""
     shared: int = 0
+    blocks_at_once: int = 1
+    named: tuple[tuple[str, Any], ...] = ()
 
     def source(self) -> str:
         """The text of a kernel that makes this call alone, as ``kernel``."""
-        return f"{prelude(self.dtype, self.files, [self.formulas])}\n{self.kernel()}"
+        return f"{prelude(self.dtype, self.files, (self.formulas,))}\n{self.kernel()}"
 
     def kernel(self, name: str = "kernel") -> str:
         """That kernel, under a name, without what stands before it."""
-        names = [f"a{place}" for place in range(len(self.arguments))]
-        both = list(zip(self.arguments, names, strict=True))
-        parameters = ", ".join(text for argument in both for text in _declare(*argument))
-        passed = ", ".join(spell(*argument) for argument in both)
-        # told that one block is enough, ptxas does not spill for the sake of occupancy
+        parameters = ", ".join(text for text, _ in self._parameters())
+        # told how many blocks are enough, ptxas does not spill for the sake of more
+        bounds = f"__launch_bounds__(THREADS, {self.blocks_at_once})"
         return (
-            f'extern "C" __global__ void __launch_bounds__(THREADS, 1) {name}({parameters}) {{\n'
-            f"  {self.function}(Team{{(int)blockIdx.x, (int)gridDim.x}}, {passed});\n}}\n"
+            f'extern "C" __global__ void {bounds} {name}({parameters}) {{\n'
+            f"  {self.text('Team::all()', self.arguments)};\n}}\n"
         )
+
+    def text(self, team: str, arguments: Sequence[Any]) -> str:
+        """The call itself, with these arguments."""
+        passed = (_spell(argument, f"a{place}") for place, argument in enumerate(arguments))
+        return f"{self.function}({', '.join((team, *passed))})"
 
     def values(self) -> tuple[Any, ...]:
         """What the kernel of :meth:`source` is launched with."""
-        return tuple(value for argument in self.arguments for value in _values(argument))
+        return tuple(value for _, value in self._parameters())
+
+    def _parameters(self) -> list[tuple[str, Any]]:
+        places = [(f"a{place}", argument) for place, argument in enumerate(self.arguments)]
+        return [both for name, value in (*self.named, *places) for both in _declare(name, value)]
 
     @property
     def grid(self) -> int:
         """Blocks to launch."""
         return max(1, min(self.blocks, MOST_BLOCKS))
 
-    def with_arguments(self, *arguments: Any) -> Call:
-        """The same call with other arguments."""
-        return replace(self, arguments=arguments)
+    def prepare(self, device: Device) -> None:
+        """Compile and load the kernel."""
+        device.function(self.source(), self.shared)
+
+    def launch(self, device: Device) -> None:
+        """Put the kernel on the current stream."""
+        device.launch(self)
+
+    def naming(self, arrays: Mapping[str, Any]) -> Call:
+        """The same call, with those of the arrays as parameters that its texts speak of by name."""
+        words = {word for argument in self.arguments for word in _words(argument)}
+        return replace(self, named=tuple((n, array) for n, array in arrays.items() if n in words))
 
 
-def prelude(dtype: str, files: Iterable[str], formulas: Sequence[str]) -> str:
+@functools.lru_cache(maxsize=256)
+def prelude(dtype: str, files: tuple[str, ...], formulas: tuple[str, ...]) -> str:
     """What stands before a kernel: types and constants, formulas, device functions."""
     lines = [
         f"typedef {_C_TYPES[dtype]} real;",
@@ -156,12 +206,12 @@ def share(items: int, each: int = THREADS) -> int:
     return -(-items // each)
 
 
-def spell(argument: Any, name: str) -> str:
+def _spell(argument: Any, name: str) -> str:
     """How an argument is passed where a parameter of that name, or its own, holds it."""
     if isinstance(argument, Code):
         return argument.text
     if isinstance(argument, Struct):
-        members = (spell(part, f"{name}_{place}") for place, part in enumerate(argument.members))
+        members = (_spell(part, f"{name}_{place}") for place, part in enumerate(argument.members))
         return f"{argument.type}{{{', '.join(members)}}}"
     if isinstance(argument, Local):
         stride = str(argument.stride)
@@ -173,25 +223,26 @@ def spell(argument: Any, name: str) -> str:
     return name
 
 
-def _declare(argument: Any, name: str) -> list[str]:
-    """The parameters that an argument becomes."""
-    if isinstance(argument, Code | Local):
+def _declare(name: str, value: Any) -> list[tuple[str, Any]]:
+    """The parameters that an argument becomes, and what is passed for them."""
+    if isinstance(value, Code | Local):
         return []
-    if isinstance(argument, Struct):
-        members = [_declare(part, f"{name}_{i}") for i, part in enumerate(argument.members)]
-        return [text for member in members for text in member]
-    kind = c_type(argument.dtype)
-    if isinstance(argument, np.generic):
-        return [f"{kind} {name}"]
-    matrix = [f"long long {name}_stride"] if argument.ndim == 2 else []
-    return [f"{kind} *{name}", *matrix]
+    if isinstance(value, Struct):
+        members = enumerate(value.members)
+        return [both for i, part in members for both in _declare(f"{name}_{i}", part)]
+    kind = c_type(value.dtype)
+    if isinstance(value, np.generic):
+        return [(f"{kind} {name}", value)]
+    pointer = [(f"{kind} *{name}", value)]
+    if value.ndim < 2:
+        return pointer
+    return [*pointer, (f"long long {name}_stride", np.int64(value.strides[0] // value.itemsize))]
 
 
-def _values(argument: Any) -> list[Any]:
-    if isinstance(argument, Code | Local):
-        return []
+def _words(argument: Any) -> list[str]:
+    """The words of an argument's text."""
     if isinstance(argument, Struct):
-        return [value for member in argument.members for value in _values(member)]
-    if isinstance(argument, np.generic) or argument.ndim < 2:
-        return [argument]
-    return [argument, np.int64(argument.strides[0] // argument.itemsize)]
+        return [word for part in argument.members for word in _words(part)]
+    if not isinstance(argument, Code | Local):
+        return []
+    return re.findall(r"\w+", argument.text if isinstance(argument, Code) else argument.name)

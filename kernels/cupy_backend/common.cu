@@ -3,6 +3,7 @@
 // Which of how many blocks work together on an operation.
 struct Team {
   int block, blocks;
+  static __device__ __forceinline__ Team all() { return {(int)blockIdx.x, (int)gridDim.x}; }
 };
 
 // Rows of a batch: element (row, column) lies at data[row * stride + column].
@@ -23,9 +24,9 @@ struct Order {
   }
 };
 
-// The order of the rows that a run works on now.
-__device__ __forceinline__ Order order_of(const long long *progress) {
-  return {(const long long *)progress[ORDER], progress[FIRST]};
+// The order of the rows that a run works on now, from a row of its step on.
+__device__ __forceinline__ Order order_of(const long long *progress, int first_row) {
+  return {(const long long *)progress[ORDER], progress[FIRST] + first_row};
 }
 
 // Whether training has come to an end without a finite loss; never where there is no table.
@@ -40,12 +41,12 @@ struct Place {
   real scale;
 };
 
-// The place of a layer's mask in the step that a run works on now.
-__device__ __forceinline__ Place place_of(const long long *progress, unsigned layer,
-                                          unsigned threshold, real scale) {
+// The place of a layer's mask in the step that a run works on now, from a row of its step on.
+__device__ __forceinline__ Place place_of(const long long *progress, int first_row,
+                                          unsigned layer, unsigned threshold, real scale) {
   const unsigned long long seed = progress[SEED];
   return {(unsigned)progress[STEP], 256u * (unsigned)progress[EPOCH] + layer, (unsigned)seed,
-          (unsigned)(seed >> 32), threshold, (int)progress[CHUNK_FIRST], scale};
+          (unsigned)(seed >> 32), threshold, first_row, scale};
 }
 
 __device__ __forceinline__ float multiply_add(float a, float b, float c) { return fmaf(a, b, c); }

@@ -209,7 +209,7 @@ def column_sums(
     list of Call
     """
     term = Struct("Plain", (a,)) if b is None else Struct("Product", (a, b))
-    finish = Struct("Add" if adds else "Store", (out,))
+    finish = Struct("Add" if adds else "Assign", (out,))
     return _column_sums(rows, a, term, finish, _size(out) == 1, scratch)
 
 

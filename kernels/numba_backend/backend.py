@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from ..contract import (
+    CHUNK_ROWS,
     DRAW_STREAM,
     DTYPES,
     IDENTITY,
@@ -19,6 +20,7 @@ from ..contract import (
     Dropout,
     Loss,
     Plan,
+    check_precision,
     documented_by,
 )
 from ..formulas import UpdateFormula
@@ -59,6 +61,8 @@ class NumbaBackend:
     """
 
     name = "numba"
+    module = np
+    chunk_rows = CHUNK_ROWS
 
     def __init__(self, threads: int | Callable[[], int] | None = None) -> None:
         if threads is None:
@@ -532,6 +536,7 @@ class NumbaBackend:
     # -- runs --
 
     def start(self, plan: Plan, binding: Binding) -> NumbaRun:
+        check_precision(plan.precision, plan.dtype, self.name)
         return NumbaRun(plan, binding)
 
     def predictor(self, plan: Plan, arrays: Mapping[str, np.ndarray]) -> Predictor:

@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Callable
 
+from .. import cache
 from . import objects
 
 _ENTRY = "entry"
@@ -43,7 +44,7 @@ def _text(module: str, name: str, arguments: str) -> str:
     """LLVM IR of the function as Numba translates it, behind an entry with C's conventions."""
     print(
         f"fastnn: compiling {name} for this CPU, once for this version "
-        f"(kept in {objects.cache_folder() or 'memory: no folder can be written'})",
+        f"(kept in {cache.folder() or 'memory: no folder can be written'})",
         file=sys.stderr,
     )
     from numba import types

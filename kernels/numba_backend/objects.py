@@ -1,28 +1,25 @@
 """From LLVM IR to addresses of machine code, kept on disk.
 
-The folder is named after the digest of the kernels' sources, a file in it after what it holds: the
-digest of the IR itself where that was made from a formula, which may be the user's, or else the
-name of a part of these sources. So nothing in the cache can go stale. Where no folder can be
-written, everything is compiled in memory and nothing else changes.
+A file in the cache is named after what it holds: the digest of the IR itself where that was made
+from a formula, which may be the user's, or else the name of a part of these sources. So nothing in
+the cache can go stale. Where no folder can be written, everything is compiled in memory and nothing
+else changes.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import os
-import pathlib
 import re
-import tempfile
 import threading
 from collections.abc import Callable
 
 import llvmlite.binding as llvm
 from llvmlite import ir
 
+from .. import cache
 from .machine import target
 
-_DIGEST_BYTES = 32
 _lock = threading.RLock()
 _built: dict[str, tuple[llvm.ExecutionEngine, dict[str, int]]] = {}
 
@@ -73,42 +70,6 @@ def _build(what: str, make: Callable[[], tuple[str, list[str]]]) -> dict[str, in
     return addresses
 
 
-@functools.cache
-def cache_folder() -> pathlib.Path | None:
-    """The private folder of compiled code for this version of the kernels; None if unwritable.
-
-    ``FASTNN_CACHE_DIR`` names its parent; otherwise the user's cache folder does. A folder that
-    belongs to another user, or that others may write, is refused: its code would run as ours.
-    """
-    try:
-        folder = _parent_folder() / _source_digest()
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-        status = folder.stat()
-    except (OSError, RuntimeError):  # the second where there is no home
-        return None
-    if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o022):
-        return None
-    return folder
-
-
-def _parent_folder() -> pathlib.Path:
-    if chosen := os.environ.get("FASTNN_CACHE_DIR"):
-        return pathlib.Path(chosen)
-    caches = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(caches) / "fastnn"
-
-
-def _source_digest() -> str:
-    """A digest of every source file of the kernels, so that an edited callee is seen."""
-    root = pathlib.Path(__file__).parent.parent
-    digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
 def _with_vector_width(text: str) -> str:
     """Let every function keep vectors whole: LLVM halves 512-bit ones on some CPUs otherwise."""
     bits = target().vector_bits
@@ -139,30 +100,12 @@ def _compile(text: str) -> bytes:
 
 
 def _read(key: str) -> tuple[list[str], bytes] | None:
-    """Names and code; None where there is no such file, or not all of it."""
-    folder = cache_folder()
-    if folder is None:
-        return None
-    try:
-        content = (folder / f"{key}.o").read_bytes()
-    except OSError:
-        return None
-    digest, content = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
-    if hashlib.sha256(content).digest() != digest:
+    content = cache.read(f"{key}.o")
+    if content is None:
         return None
     names, _, code = content.partition(b"\n")
     return names.decode().split(), code
 
 
 def _write(key: str, names: list[str], code: bytes) -> None:
-    folder = cache_folder()
-    if folder is None:
-        return
-    content = " ".join(names).encode() + b"\n" + code
-    try:
-        handle, temporary = tempfile.mkstemp(dir=folder)
-        with os.fdopen(handle, "wb") as file:
-            file.write(hashlib.sha256(content).digest() + content)
-        os.replace(temporary, folder / f"{key}.o")
-    except OSError:
-        return
+    cache.write(f"{key}.o", " ".join(names).encode() + b"\n" + code)

@@ -7,7 +7,15 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..contract import Backend, Binding, Plan, Predictor, documented_by
+from ..contract import (
+    CHUNK_ROWS,
+    Backend,
+    Binding,
+    Plan,
+    Predictor,
+    check_precision,
+    documented_by,
+)
 from .operations import Operations
 from .run import NumpyRun
 
@@ -26,8 +34,11 @@ class NumpyBackend(Operations):
     """
 
     name = "numpy"
+    module = np
+    chunk_rows = CHUNK_ROWS
 
     def start(self, plan: Plan, binding: Binding) -> NumpyRun:
+        check_precision(plan.precision, plan.dtype, self.name)
         return NumpyRun(plan, binding, self)
 
     def predictor(self, plan: Plan, arrays: Mapping[str, np.ndarray]) -> Predictor:

@@ -144,7 +144,7 @@ class Kernel:
         cooperative: bool = True,
         order: str | None = None,
     ) -> None:
-        """Run with arguments as they lie in memory (addresses as uint64); see ``Library.launch``."""
+        """Run with arguments as they lie in memory, addresses as uint64; see ``Library.launch``."""
         self.check_shape(grid, block, shared)
         cells = [np.array(argument) for argument in arguments]
         addresses = (ctypes.c_void_p * max(1, len(cells)))(*(cell.ctypes.data for cell in cells))
@@ -261,12 +261,22 @@ class Library:
 
 
 def spelt_type(argument: Any) -> str:
-    """What ``Kernel.check_arguments`` calls an argument's type."""
-    if isinstance(argument, np.ndarray):
-        return f"*{argument.dtype.name}"
+    """What ``Kernel.check_arguments`` calls an argument's type; an array's with a ``*``."""
     if isinstance(argument, np.generic):
         return argument.dtype.name
+    if isinstance(argument, np.ndarray):
+        return pointer_to(argument.dtype)
     return f"a Python {type(argument).__name__}, which CuPy would pass in 8 bytes"
+
+
+def pointer_to(dtype: np.dtype) -> str:
+    """What ``Kernel.check_arguments`` calls an array of a dtype; kernels see float16 as bits."""
+    return "*uint16" if dtype == np.float16 else f"*{dtype.name}"
+
+
+def shim_version() -> int:
+    """A number that changes with the shim, and with it what ``build`` makes."""
+    return int(_runtime_path().stem[-7:], 16)
 
 
 @contextmanager
@@ -294,6 +304,21 @@ def load(source: str) -> Library:
         g++ refuses the source, or it holds no ``extern "C" __global__ void`` kernel.
     """
     return Library(build(source))
+
+
+def load_binary(binary: bytes) -> Library:
+    """Load a library that was read from where ``build`` put it.
+
+    Raises
+    ------
+    CompileError
+        It was compiled with another version of the shim, or is none.
+    """
+    if b"shim_made_with" not in binary:
+        raise CompileError("binary: expected a library that build made")
+    digest = hashlib.sha256(binary).hexdigest()
+    path = _cached("binary", ".so", [digest], lambda path: path.write_bytes(binary))
+    return Library(path)
 
 
 def build(source: str) -> Path:

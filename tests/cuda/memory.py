@@ -11,8 +11,9 @@ import numpy as np
 ALIGNMENT = 512
 """Of every buffer, as CuPy's."""
 GUARD_BYTES = 1024
-POISON = np.frombuffer(np.uint32(0x7FFDA5A5).tobytes(), np.uint8)
-"""The bytes of a word that is a quiet NaN as a float and, twice, as a double."""
+POISON = np.frombuffer(np.array([0x7FA5A5A5, 0x7FF5A5A5], np.uint32).tobytes(), np.uint8)
+"""Eight bytes that are a signalling NaN as a double and, the first four, as a float: arithmetic on
+it gives NaN of other bits, so that also a write of what was read shows."""
 
 
 class Guarded:
@@ -33,27 +34,29 @@ class Guarded:
     """
 
     def __init__(self, size: int):
-        words = -(-(size + 2 * GUARD_BYTES + ALIGNMENT) // POISON.size)
-        whole = np.tile(POISON, words)
+        # the place of the first byte that leaves room for a guard and is aligned
+        whole = np.resize(POISON, size + 2 * GUARD_BYTES + ALIGNMENT)
         start = GUARD_BYTES + -(whole.ctypes.data + GUARD_BYTES) % ALIGNMENT
-        self._before = whole[start - GUARD_BYTES : start]
-        self._behind = whole[start + size : start + size + GUARD_BYTES]
-        self._behind_was = self._behind.tobytes()
-        self._before_was = self._before.tobytes()
         self.bytes = whole[start : start + size]
-        self.address = self.bytes.ctypes.data if size else start + whole.ctypes.data
+        self.address = whole.ctypes.data + start
+        self._guards = (
+            whole[start - GUARD_BYTES : start],
+            whole[start + size : start + size + GUARD_BYTES],
+        )
+        self._guards_were = tuple(guard.tobytes() for guard in self._guards)
+        self.poison()
 
     def intact(self) -> bool:
         """Whether nobody wrote beside the buffer."""
-        return (
-            self._before.tobytes() == self._before_was
-            and self._behind.tobytes() == self._behind_was
-        )
+        return tuple(guard.tobytes() for guard in self._guards) == self._guards_were
 
     def poison(self) -> None:
         """Make the buffer NaN again."""
-        words = self.bytes.size // POISON.size
-        self.bytes[: words * POISON.size].reshape(words, POISON.size)[...] = POISON
+        self.bytes[...] = np.resize(POISON, self.bytes.size)
+
+    def poisoned(self) -> bool:
+        """Whether the buffer is as nobody has written to it yet."""
+        return np.array_equal(self.bytes, np.resize(POISON, self.bytes.size))
 
 
 @contextmanager

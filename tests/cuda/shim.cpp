@@ -21,7 +21,9 @@ namespace {
 
 // An odd number of cache lines, or all stacks would share the same few sets of the cache.
 constexpr size_t STACK_BYTES = 1033 * 64, GUARD_BYTES = 256;
-constexpr unsigned POISON = 0x7ffda5a5u;   // a quiet NaN as float and, twice, as double
+// A signalling NaN as a double and, the first word, as a float: arithmetic on it gives NaN of other
+// bits, so that also a write of what was read shows.
+constexpr unsigned POISON[2] = {0x7fa5a5a5u, 0x7ff5a5a5u};
 constexpr unsigned CANARY = 0x57acca9eu;
 constexpr int MOST_THREADS = 1024, MOST_RESIDENT = 64;
 constexpr int MOST_IDLE_ROUNDS = 1000;    // in which fibres only spun
@@ -153,13 +155,17 @@ void start_thread(Thread &thread, unsigned char *stack, const Place &place) {
 
 // ---- blocks ----
 
+unsigned char poison_at(size_t place) {
+  return (unsigned char)(POISON[place / 4 % 2] >> 8 * (place % 4));
+}
+
 void poison(unsigned char *memory, size_t bytes) {
-  for (size_t i = 0; i < bytes; ++i) memory[i] = (unsigned char)(POISON >> 8 * (i % 4));
+  for (size_t i = 0; i < bytes; ++i) memory[i] = poison_at(i);
 }
 
 bool is_poison(const unsigned char *memory, size_t bytes) {
   for (size_t i = 0; i < bytes; ++i)
-    if (memory[i] != (unsigned char)(POISON >> 8 * (i % 4))) return false;
+    if (memory[i] != poison_at(i)) return false;
   return true;
 }
 

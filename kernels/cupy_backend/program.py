@@ -1,0 +1,371 @@
+"""The work of a plan's step on the device: each row becomes calls of device functions.
+
+A batch of several chunks walks them one after the other; gradients of later ones are added.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..contract import IDENTITY, Binding, Dropout, Plan, Row
+from ..tracing import TextMath
+from . import choice, operations, products
+from .calls import Call, Code, Local, c_type
+from .device import Device, Work
+from .memory import Memory
+
+RECORDS = ("row_losses", "row_hits")
+
+
+class Item(NamedTuple):
+    """A piece of work, with the names of what it reads and writes."""
+
+    work: Work
+    reads: frozenset[str]
+    writes: frozenset[str]
+    everywhere: bool = False
+    """So little that, where blocks share the other work, each had better do this for itself."""
+    may_stop: bool = False
+    """Whether it says that the rest of the step must not be done."""
+
+
+def place_of(dropout: Dropout, first_row: int, dtype: str) -> Code:
+    """Where a layer's mask stands; seed, epoch and step are read from the run's table."""
+    scale = TextMath(dtype).text(dropout.scale)
+    return Code(f"place_of(progress, {first_row}, {dropout.layer}u, {dropout.threshold}u, {scale})")
+
+
+class Program:
+    """Turns the rows of a plan into work, for steps of any number of rows.
+
+    Parameters
+    ----------
+    plan : Plan
+    binding : Binding
+    memory : Memory
+    device : Device
+    in_one_block : bool, default False
+        Whether all the memory is a block's own: products then read it as it lies.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        binding: Binding,
+        memory: Memory,
+        device: Device,
+        in_one_block: bool = False,
+    ) -> None:
+        self._plan, self._binding, self._memory, self._device = plan, binding, memory, device
+        self._how = {"precision": plan.precision, "small": in_one_block}
+        self._number = np.dtype(plan.dtype).type
+        self._names = {
+            "progress": memory.progress,
+            "scale": memory.arrays["scale"],
+            "clip_scale": memory.arrays["clip_scale"],
+        }
+        self._serial = itertools.count()
+        self._decayed = {p.name: p.decayed for p in plan.parameters}
+        self._biases = {row.reads[1]: row.reads[2:] for row in plan.chunk if row.op == "linear"}
+
+    def step(self, rows: int) -> Iterator[Item]:
+        """What a step of so many rows does, in order.
+
+        Gradients are stored, and all parameters move in one pass at the end.
+        """
+        plan = self._plan
+        for first in range(0, rows, plan.chunk_rows):
+            count = min(plan.chunk_rows, rows - first)
+            yield from self._chunk(_Chunk(first, count, np.int32(count), np.int32(rows)))
+        yield from self._norm()
+        if plan.update is not None:
+            memory, reads = self._memory, [p.name for p in plan.parameters]
+            for decayed, half in memory.halves:
+                flat = memory.weights[half], memory.flat_grads[half]
+                yield self._move(flat, [slot[half] for slot in memory.flat_slots], decayed, reads)
+        yield self._advance(np.int32(rows))
+
+    def any_step(self) -> Iterator[Item]:
+        """What a step of one chunk does, for as many rows as a variable ``rows`` says.
+
+        A weight moves as its gradient leaves the product, where the plan allows it.
+        """
+        rows, memory = Code("rows"), self._memory
+        yield from self._chunk(_Chunk(0, self._plan.batch_rows, rows, rows))
+        yield from self._norm()
+        for row in self._plan.step:
+            for name in (*row.writes, *self._biases.get("".join(row.writes), ())):
+                arrays = (memory.arrays[name], memory.grads[name], *memory.slots[name])
+                weight, grad, *slots = (array.reshape((array.size,)) for array in arrays)
+                yield self._move((weight, grad), slots, self._decayed[name], [name])
+        yield self._advance(rows)
+
+    def _chunk(self, chunk: _Chunk) -> Iterator[Item]:
+        for row in self._plan.chunk:
+            yield from getattr(self, f"_{row.op}")(row, chunk)
+
+    def _item(
+        self, work: Work, reads: Sequence[str], writes: Sequence[str], everywhere: bool = False
+    ) -> Item:
+        if isinstance(work, Call):
+            work = work.naming(self._names)
+        return Item(work, frozenset(reads), frozenset(writes), everywhere)
+
+    # -- what rows speak of --
+
+    def _arrays(self, names: Sequence[str]) -> list[Any]:
+        return [self._memory.arrays[name] for name in names]
+
+    def _data(self, word: str, dtype: Any, *shape: int) -> Local:
+        """An array whose address is in the run's table."""
+        kind = np.dtype(dtype)
+        return Local(
+            f"(({c_type(kind)} *)progress[{word}])", kind, shape, shape[-1] if shape else 1
+        )
+
+    def _order(self, chunk: _Chunk) -> Code:
+        return Code(f"order_of(progress, {chunk.first})")
+
+    def _place(self, row: Row, chunk: _Chunk) -> Code | None:
+        dropout: Dropout | None = row.settings.get("dropout")
+        return None if dropout is None else place_of(dropout, chunk.first, self._plan.dtype)
+
+    def _weights(self) -> Local | None:
+        binding = self._binding
+        if binding.weights is None:
+            return None
+        return self._data("WEIGHTS", self._plan.dtype, len(binding.weights))
+
+    # -- the rows of a plan, by name --
+
+    def _weigh(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
+        if chunk.first == 0:
+            weigh = operations.weigh(
+                chunk.rows_in_step, self._weights(), self._order(chunk),
+                self._memory.arrays["scale"],
+            )  # fmt: skip
+            yield self._item(weigh, ("progress",), ("scale",), everywhere=True)
+
+    def _gather(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
+        x = self._binding.x
+        source = self._data("X", x.dtype, *x.shape)
+        (out,) = self._arrays(row.writes)
+        gather = operations.gather(chunk.count, source, self._order(chunk), out)
+        yield self._item(gather, ("progress",), row.writes)
+
+    def _linear(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
+        x, weight, *bias = self._arrays(row.reads)
+        y, *slope = self._arrays(row.writes)
+        arrays = x, weight, bias[0] if bias else None, y, slope[0] if slope else None
+        activation = row.settings.get("activation", IDENTITY)
+        how = activation, self._place(row, chunk)
+        if isinstance(chunk.count, Code):
+            works: list[Work] = [products.linear(chunk.count, *arrays, *how, **self._how)]
+        else:
+            works = choice.linear(chunk.count, *arrays, *how, self._plan.precision)
+        for work in works:
+            yield self._item(work, (*row.reads, row.writes[0], "progress"), row.writes)
+
+    def _map(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
+        x, *learned = self._arrays(row.reads)
+        y, *slopes = self._arrays(row.writes)
+        call = operations.map_(
+            chunk.count, x, y, slopes[0] if slopes else None, row.settings["activation"],
+            learned, slopes[1:], self._place(row, chunk),
+        )  # fmt: skip
+        yield self._item(call, (*row.reads, "progress"), row.writes)
+
+    def _multiply(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
+        call = operations.multiply(chunk.count, *self._arrays(row.reads))
+        yield self._item(call, row.reads, row.writes)
+
+    def _softmax(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
+        call = operations.softmax(chunk.count, *self._arrays((*row.reads, *row.writes)))
+        yield self._item(call, row.reads, row.writes)
+
+    def _softmax_grad(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
+        call = operations.softmax_grad(chunk.count, *self._arrays(row.reads))
+        yield self._item(call, row.reads, row.writes)
+
+    def _loss(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
+        (outputs,) = self._arrays(row.reads)
+        *grad, row_losses, row_hits = self._arrays(row.writes)
+        targets = self._binding.targets
+        assert targets is not None
+        call = operations.loss(
+            chunk.count, outputs, self._data("TARGETS", targets.dtype, *targets.shape),
+            self._weights(), Code("*scale"), grad[0] if grad else None, row_losses, row_hits,
+            row.settings["loss"], self._order(chunk),
+        )  # fmt: skip
+        yield self._item(call, (*row.reads, "scale", "progress"), row.writes)
+
+    def _check(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
+        records = [self._data(word, self._plan.dtype, 1) for word in ("LOSSES", "HITS")]
+        place = Code("progress[STEP] - progress[FIRST_STEP]")
+        call = operations.check(
+            chunk.count, *self._arrays(RECORDS), Code("*scale"), Code("progress"), *records, place,
+            adds=chunk.first > 0, stops=self._plan.update is not None,
+        )  # fmt: skip
+        item = self._item(call, (*RECORDS, "scale", "progress"), ("progress",), everywhere=True)
+        yield item._replace(may_stop=self._plan.update is not None)
+
+    def _copy_out(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
+        (outputs,) = self._arrays(row.reads)
+        out = self._data("OUT", self._plan.dtype, len(self._binding.x), self._plan.outputs)
+        places = Code(f"Order{{nullptr, progress[FIRST] + {chunk.first}}}")
+        call = operations.copy_out(chunk.count, outputs, places, out)
+        yield self._item(call, (*row.reads, "progress"), ("out",))
+
+    def _linear_grad_input(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
+        grad, weight, *slope = self._arrays(row.reads)
+        arrays = grad, weight, slope[0] if slope else None, *self._arrays(row.writes)
+        if isinstance(chunk.count, Code):
+            works: list[Work] = [products.linear_grad_input(chunk.count, *arrays, **self._how)]
+        else:
+            works = choice.linear_grad_input(chunk.count, *arrays, self._plan.precision)
+        for work in works:
+            yield self._item(work, (*row.reads, *row.writes), row.writes)
+
+    def _linear_grad_weight(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
+        if row.settings.get("update") and isinstance(chunk.count, Code):
+            yield self._update_weight(row, chunk)
+            return
+        x, grad = self._arrays(row.reads)
+        name, grads, adds = row.settings["weight"], self._memory.grads, chunk.first > 0
+        biases = self._biases[name]
+        arrays = x, grad, grads[name], grads[biases[0]] if biases else None
+        writes = [f"grad of {parameter}" for parameter in (name, *biases)]
+        if isinstance(chunk.count, Code):
+            works: list[Work] = [
+                products.linear_grad_weight(chunk.count, *arrays, adds, **self._how)
+            ]
+        else:
+            _, scratch = self._scratch(operations.column_sums_scratch(*grad.shape))
+            precision = self._plan.precision
+            works = choice.linear_grad_weight(chunk.count, *arrays, adds, scratch, precision)
+        for work in works:
+            yield self._item(work, row.reads, writes)
+
+    def _column_sums(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
+        a, *b = self._arrays(row.reads)
+        (name,) = row.writes
+        out = self._memory.grads[name]
+        yield from self._sums(chunk, a, b[0] if b else None, out, row.reads, (f"grad of {name}",))
+
+    def _sums(
+        self, chunk: _Chunk, a: Any, b: Any, out: Any, reads: Sequence[str], writes: Sequence[str]
+    ) -> Iterator[Item]:
+        name, scratch = self._scratch(operations.column_sums_scratch(*a.shape))
+        for call in operations.column_sums(chunk.count, a, b, out, chunk.first > 0, scratch):
+            yield self._item(call, (*reads, name), (*writes, name))
+
+    def _moments(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
+        (x,) = self._arrays(row.reads)
+        name, scratch = self._scratch(operations.column_sums_scratch(*x.shape))
+        for call in operations.moments(chunk.count, x, *self._arrays(row.writes), scratch):
+            yield self._item(call, (*row.reads, *row.writes, name), (*row.writes, name))
+
+    def _running_average(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
+        call = operations.running_average(
+            chunk.count, *self._arrays((*row.reads, *row.writes)), row.settings["momentum"],
+            Code("progress"),
+        )  # fmt: skip
+        yield self._item(call, (*row.reads, *row.writes, "progress"), row.writes)
+
+    def _batch_norm(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
+        y, *x_hat = self._arrays(row.writes)
+        call = operations.batch_norm(
+            chunk.count, *self._arrays(row.reads), row.settings["eps"],
+            x_hat[0] if x_hat else None, y,
+        )  # fmt: skip
+        yield self._item(call, row.reads, row.writes)
+
+    def _batch_norm_grad(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
+        grad, x_hat, variance, gamma, _ = self._arrays(row.reads)
+        by_gamma, by_beta = row.reads[-2:]
+        call = operations.batch_norm_grad(
+            chunk.count, grad, x_hat, variance, gamma, row.settings["eps"],
+            self._memory.grads[by_beta], self._memory.grads[by_gamma],
+        )  # fmt: skip
+        sums = (f"grad of {by_beta}", f"grad of {by_gamma}")
+        yield self._item(call, (*row.reads, *sums), row.writes)
+
+    # -- the end of a step --
+
+    def _norm(self) -> Iterator[Item]:
+        memory, limit = self._memory, self._plan.clip_norm
+        if limit is None:
+            return
+        grads = tuple(f"grad of {p.name}" for p in self._plan.parameters)
+        arrays = [memory.flat_grads]
+        name, scratch = self._scratch(operations.norm_scratch([memory.flat_grads.size]))
+        norm, clip_scale = self._arrays(("norm", "clip_scale"))
+        for call in operations.norm(arrays, scratch, norm):
+            yield self._item(call, (*grads, name), ("norm", name))
+        call = operations.norm_scale(norm, limit, clip_scale)
+        yield self._item(call, ("norm",), ("clip_scale",), everywhere=True)
+
+    def _move(
+        self, weight_and_grad: tuple[Any, Any], slots: list[Any], decayed: bool, names: list[str]
+    ) -> Item:
+        """One optimizer step of parameters that lie side by side."""
+        plan = self._plan
+        assert plan.update is not None
+        call = operations.update(
+            *weight_and_grad, slots, self._scalars(decayed), plan.update, plan.clip_value,
+            self._clip_scale(), Code("progress"),
+        )  # fmt: skip
+        grads = (f"grad of {name}" for name in names)
+        return self._item(call, (*names, *grads, "progress", "clip_scale"), names)
+
+    def _update_weight(self, row: Row, chunk: _Chunk) -> Item:
+        """A layer's step, with gradients that are stored nowhere."""
+        plan, memory, name = self._plan, self._memory, row.settings["weight"]
+        assert plan.update is not None
+        biases = self._biases[name]
+        bias = {
+            "bias": memory.arrays[biases[0]],
+            "bias_slots": memory.slots[biases[0]],
+            "bias_scalars": self._scalars(self._decayed[biases[0]]),
+        }
+        clip = None if plan.clip_value is None else self._number(plan.clip_value)
+        update = products.Update(
+            plan.update, memory.arrays[name], memory.slots[name],
+            self._scalars(self._decayed[name]), clip_value=clip, **(bias if biases else {}),
+        )  # fmt: skip
+        call = products.update_weight(chunk.count, *self._arrays(row.reads), update, **self._how)
+        return self._item(call, (*row.reads, name, *biases, "progress"), (name, *biases))
+
+    def _advance(self, rows: np.int32 | Code) -> Item:
+        advance = operations.advance(rows, Code("progress"), self._plan.dtype)
+        return self._item(advance, ("progress",), ("progress",), everywhere=True)
+
+    def _scalars(self, decayed: bool) -> Code:
+        """The optimizer's scalars of the step, without weight decay or with it."""
+        assert self._plan.update is not None
+        count = len(self._plan.update.scalars)
+        row = f"(2 * (progress[STEP] - progress[FIRST_STEP]) + {int(decayed)})"
+        return Code(f"((const real *)progress[SCALARS] + {row} * {count})")
+
+    def _clip_scale(self) -> Any:
+        return None if self._plan.clip_norm is None else Code("*clip_scale")
+
+    def _scratch(self, count: int) -> tuple[str, Any]:
+        """Working memory of one operation, and a name for it."""
+        return f"scratch {next(self._serial)}", self._device.empty(count, self._plan.dtype)
+
+
+class _Chunk(NamedTuple):
+    """Rows of a step that are worked on at once.
+
+    ``rows`` are so many at most; ``count`` is their number, or the name of it.
+    """
+
+    first: int
+    rows: int
+    count: np.int32 | Code
+    rows_in_step: np.int32 | Code
