@@ -22,9 +22,8 @@ from ..contract import (
     documented_by,
 )
 from ..formulas import UpdateFormula
-from . import operations, products
+from . import choice, operations
 from .calls import PROGRESS, Code
-from .cublas import Gemm
 from .device import Device, Work
 from .program import place_of
 from .run import CupyRun
@@ -66,14 +65,8 @@ class CupyBackend:
         transpose_b: bool = False,
     ) -> None:
         with self._moving() as move:
-            left, right, result = move.read(a), move.read(b), move.write(out)
-            rows, columns = out.shape
-            inner = a.shape[0 if transpose_a else 1]
-            form = f"{'NT'[transpose_a]}{'NT'[transpose_b]}"
-            if products.uses_cublas(form, rows, columns, inner, result.dtype.name, "float32"):
-                self._do(Gemm(left, right, result, transpose_a, transpose_b))
-            else:
-                self._do(products.matmul(left, right, result, transpose_a, transpose_b))
+            operands = move.read(a), move.read(b), move.write(out)
+            self._do(*choice.matmul(*operands, transpose_a, transpose_b))
 
     def linear(
         self,
@@ -85,15 +78,16 @@ class CupyBackend:
         activation: Activation = IDENTITY,
     ) -> None:
         with self._moving() as move:
-            tail = move.read(bias), move.write(y), move.write(slope), activation, None
-            self._do(products.linear(np.int32(len(x)), move.read(x), move.read(weight), *tail))
+            operands = move.read(x), move.read(weight), move.read(bias)
+            results = move.write(y), move.write(slope)
+            self._do(*choice.linear(np.int32(len(x)), *operands, *results, activation))
 
     def linear_grad_input(
         self, grad: np.ndarray, weight: np.ndarray, slope: np.ndarray | None, out: np.ndarray
     ) -> None:
         with self._moving() as move:
-            reads = move.read(grad), move.read(weight), move.read(slope)
-            self._do(products.linear_grad_input(np.int32(len(grad)), *reads, move.write(out)))
+            arrays = move.read(grad), move.read(weight), move.read(slope), move.write(out)
+            self._do(*choice.linear_grad_input(np.int32(len(grad)), *arrays))
 
     def linear_grad_weight(
         self,
@@ -104,7 +98,9 @@ class CupyBackend:
     ) -> None:
         with self._moving() as move:
             arrays = move.read(x), move.read(grad), move.write(grad_weight), move.write(grad_bias)
-            self._do(products.linear_grad_weight(np.int32(len(x)), *arrays))
+            scratch = self._scratch(operations.column_sums_scratch(*grad.shape), arrays[1].dtype)
+            rows = np.int32(len(x))
+            self._do(*choice.linear_grad_weight(rows, *arrays, False, scratch))
 
     def map(
         self,
@@ -158,12 +154,7 @@ class CupyBackend:
             reads = move.read(outputs), move.read(targets), move.read(weights)
             writes = move.write(grad), move.write(row_losses), move.write(row_hits)
             number = reads[0].dtype.type(scale)
-            as_they_stand = Code("Order{nullptr, 0}")
-            self._do(
-                operations.loss(
-                    np.int32(len(outputs)), *reads, number, *writes, loss, as_they_stand
-                )
-            )
+            self._do(operations.loss(np.int32(len(outputs)), *reads, number, *writes, loss))
 
     def moments(self, x: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> None:
         with self._moving() as move:
@@ -184,9 +175,8 @@ class CupyBackend:
     ) -> None:
         with self._moving() as move:
             reads = [move.read(array) for array in (x, mean, variance, gamma, beta)]
-            number = reads[0].dtype.type(eps)
             writes = move.write(x_hat), move.write(y)
-            self._do(operations.batch_norm(np.int32(len(x)), *reads, number, *writes))
+            self._do(operations.batch_norm(np.int32(len(x)), *reads, eps, *writes))
 
     def batch_norm_grad(
         self,
@@ -200,15 +190,14 @@ class CupyBackend:
     ) -> None:
         with self._moving() as move:
             reads = move.change(grad), move.read(x_hat), move.read(variance), move.read(gamma)
-            number = reads[0].dtype.type(eps)
             sums = move.read(grad_beta), move.read(grad_gamma)
-            self._do(operations.batch_norm_grad(np.int32(len(grad)), *reads, number, *sums))
+            self._do(operations.batch_norm_grad(np.int32(len(grad)), *reads, eps, *sums))
 
     def column_sums(self, a: np.ndarray, b: np.ndarray | None, out: np.ndarray) -> None:
         with self._moving() as move:
             arrays = move.read(a), move.read(b), move.write(out)
             scratch = self._scratch(operations.column_sums_scratch(*a.shape), arrays[0].dtype)
-            self._do(*operations.column_sums(np.int32(len(a)), *arrays, scratch, adds=False))
+            self._do(*operations.column_sums(np.int32(len(a)), *arrays, False, scratch))
 
     def running_average(
         self,
@@ -222,8 +211,7 @@ class CupyBackend:
         with self._moving() as move:
             reads = move.read(mean), move.read(variance)
             moved = move.change(running_mean), move.change(running_variance)
-            number = moved[0].dtype.type(momentum)
-            self._do(operations.running_average(np.int32(rows), *reads, *moved, number, None))
+            self._do(operations.running_average(np.int32(rows), *reads, *moved, momentum))
 
     def update(
         self,
@@ -240,17 +228,16 @@ class CupyBackend:
             grads, numbers = _flat(move.read(grad)), move.read(scalars.astype(weight.dtype))
             factor = weight.dtype.type(scale)
             self._do(
-                operations.update(
-                    flat[0], grads, flat[1:], numbers, formula, clip_value, factor, None
-                )
+                operations.update(flat[0], grads, flat[1:], numbers, formula, clip_value, factor)
             )
 
     def norm(self, arrays: Sequence[np.ndarray]) -> float:
         with self._moving() as move:
             flat = [_flat(move.read(array)) for array in arrays]
             result = self._scratch(1, flat[0].dtype)
-            scratch = self._scratch(operations.norm_scratch(flat), flat[0].dtype)
-            self._do(*operations.norm(flat, result, scratch))
+            sizes = [array.size for array in flat]
+            scratch = self._scratch(operations.norm_scratch(sizes), flat[0].dtype)
+            self._do(*operations.norm(flat, scratch, result))
             return float(result.get()[0])
 
     def all_finite(self, x: np.ndarray) -> bool:
@@ -258,14 +245,14 @@ class CupyBackend:
             return self._host.all_finite(x)  # sooner done than moved
         with self._moving() as move:
             flag = self._device.zeros(1, np.int32)
-            self._do(operations.all_finite(_matrix(move.read(x)), flag))
+            self._do(operations.find_not_finite(_matrix(move.read(x)), flag))
             return not flag.get()[0]
 
     def gather(self, x: np.ndarray, index: np.ndarray | None, out: np.ndarray) -> None:
         with self._moving() as move:
             source, result = move.read(x), move.write(out)
             rows = None if index is None else move.read(np.ascontiguousarray(index, np.int64))
-            order = Code("Order{nullptr, 0}" if rows is None else "Order{rows, 0}")
+            order = operations.AS_THEY_STAND if rows is None else Code("Order{rows, 0}")
             call = operations.gather(np.int32(len(out)), source, order, result)
             self._do(call if rows is None else call.naming({"rows": rows}))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 THREADS = 256
 """Threads of every block."""
-BLOCKS_AT_ONCE = 2
-"""Blocks that a multiprocessor must have the registers for: one works while the other waits."""
 IN_FLIGHT = 4
 """Elements that a thread loads before it works on the first, where rows or columns are walked."""
 MOST_BLOCKS = 1 << 20
@@ -35,8 +33,9 @@ PROGRESS = (
 """The words of a run's table on the device: where its data lie (addresses; ORDER is 0 for rows as
 they stand), the place in the order of the step's first row, the step, and so on. SCALARS, LOSSES
 and HITS have an entry for each step from FIRST_STEP on."""
-_C_TYPES = {
-    "float32": "float", "float64": "double", "bool": "bool", "int8": "signed char",
+_C_TYPES = {  # of float16 the bits
+    "float16": "unsigned short", "float32": "float", "float64": "double", "bool": "bool",
+    "int8": "signed char",
     "int16": "short", "int32": "int", "int64": "long long", "uint8": "unsigned char",
     "uint16": "unsigned short", "uint32": "unsigned", "uint64": "unsigned long long",
 }  # fmt: skip
@@ -115,6 +114,8 @@ class Call:
         The text of structs made from formulas.
     shared : int
         Bytes of block memory.
+    blocks_at_once : int
+        Blocks that a multiprocessor must have the registers for.
     named : tuple of (str, array)
         Arrays that texts among the arguments speak of by these names.
     """
@@ -126,13 +127,22 @@ class Call:
     files: tuple[str, ...]
     formulas: str = ""
     shared: int = 0
+    blocks_at_once: int = 1
     named: tuple[tuple[str, Any], ...] = ()
 
     def source(self) -> str:
         """The text of a kernel that makes this call alone, as ``kernel``."""
-        parameters = [text for text, _ in self._parameters()]
-        text = self.text("Team::all()", self.arguments)
-        return _source(self.dtype, self.files, self.formulas, tuple(parameters), text)
+        return f"{prelude(self.dtype, self.files, (self.formulas,))}\n{self.kernel()}"
+
+    def kernel(self, name: str = "kernel") -> str:
+        """That kernel, under a name, without what stands before it."""
+        parameters = ", ".join(text for text, _ in self._parameters())
+        # told how many blocks are enough, ptxas does not spill for the sake of more
+        bounds = f"__launch_bounds__(THREADS, {self.blocks_at_once})"
+        return (
+            f'extern "C" __global__ void {bounds} {name}({parameters}) {{\n'
+            f"  {self.text('Team::all()', self.arguments)};\n}}\n"
+        )
 
     def text(self, team: str, arguments: Sequence[Any]) -> str:
         """The call itself, with these arguments."""
@@ -166,12 +176,12 @@ class Call:
         return replace(self, named=tuple((n, array) for n, array in arrays.items() if n in words))
 
 
-def prelude(dtype: str, files: Iterable[str], formulas: Sequence[str]) -> str:
+@functools.lru_cache(maxsize=256)
+def prelude(dtype: str, files: tuple[str, ...], formulas: tuple[str, ...]) -> str:
     """What stands before a kernel: types and constants, formulas, device functions."""
     lines = [
         f"typedef {_C_TYPES[dtype]} real;",
-        f"constexpr int THREADS = {THREADS}, BLOCKS_AT_ONCE = {BLOCKS_AT_ONCE};",
-        f"constexpr int IN_FLIGHT = {IN_FLIGHT};",
+        f"constexpr int THREADS = {THREADS}, IN_FLIGHT = {IN_FLIGHT};",
         f"enum {{ {', '.join(PROGRESS)} }};",
         shared_formulas(dtype),
         *(file_text(name) for name in ("common", *dict.fromkeys(files))),
@@ -236,15 +246,3 @@ def _words(argument: Any) -> list[str]:
     if not isinstance(argument, Code | Local):
         return []
     return re.findall(r"\w+", argument.text if isinstance(argument, Code) else argument.name)
-
-
-@functools.cache
-def _source(
-    dtype: str, files: tuple[str, ...], formulas: str, parameters: tuple[str, ...], text: str
-) -> str:
-    return (
-        f"{prelude(dtype, files, [formulas])}\n"
-        f'extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_AT_ONCE) '
-        f"kernel({', '.join(parameters)})\n"
-        f"{{\n  {text};\n}}\n"
-    )

@@ -46,7 +46,7 @@ struct Partial {
     partials(chunk, place) = sum;
   }
 };
-struct Store {
+struct Assign {
   real *out;
   __device__ __forceinline__ void operator()(int, int place, real sum) const { out[place] = sum; }
 };

@@ -138,6 +138,23 @@ __device__ void gather(Team team, int rows, int columns, Matrix<Source> x, Order
       [=](int row, int column, real value) { out(row, column) = value; });
 }
 
+// A half-precision number from its bits, exactly.
+__device__ __forceinline__ float from_half(unsigned short bits) {
+  const unsigned infinite = 0x7c00, size = bits & 0x7fff;
+  const float scaled = __uint_as_float(size << 13) * 5.192296858534828e33f;  // 2^112
+  const float value = size < infinite ? scaled : __uint_as_float(size << 13 | 0x7f800000);
+  return bits & 0x8000 ? -value : value;
+}
+
+// The same for rows of half-precision numbers.
+__device__ void gather_halves(Team team, int rows, int columns, Matrix<unsigned short> x,
+                              Order order, Matrix<real> out) {
+  each_element(
+      team, rows, columns,
+      [=](int row, int column) { return (real)from_half(x(order(row), column)); },
+      [=](int row, int column, real value) { out(row, column) = value; });
+}
+
 // The rows of `outputs` to their places in an order. Bytes: each element once.
 __device__ void copy_out(Team team, int rows, int columns, Matrix<real> outputs, Order order,
                          Matrix<real> out) {

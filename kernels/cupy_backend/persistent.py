@@ -157,7 +157,7 @@ class _Text:
             )
         )
         lines = [
-            'extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_AT_ONCE) kernel(',
+            'extern "C" __global__ void __launch_bounds__(THREADS, 1) kernel(',
             f"    long long *table, unsigned *arrivals, int rows, int steps{declared}) {{",
             "  const Team team = Team::all();",
             f"  long long *const progress = (long long *)(block_memory() + {self._table});",
@@ -175,7 +175,7 @@ class _Text:
             *copies_out,
             "}",
         ]  # fmt: skip
-        before = prelude(self._plan.dtype, (*self._files, "persistent"), self._formulas)
+        before = prelude(self._plan.dtype, (*self._files, "persistent"), tuple(self._formulas))
         return "\n".join((before, *lines, ""))
 
     def _lines(self) -> Iterator[str]:

@@ -343,7 +343,9 @@ __device__ __forceinline__ void product_by_tiles(Team team, int rows, int column
                                                  const Tail &tail) {
   using PanelA = typename Sums::PanelA;
   using PanelB = typename Sums::PanelB;
-  const int tile_rows = (rows + PanelA::EXTENT - 1) / PanelA::EXTENT;
+  // columns have sums even where there are no rows
+  const int some_rows = Tail::SUMS_COLUMNS && rows == 0 ? 1 : rows;
+  const int tile_rows = (some_rows + PanelA::EXTENT - 1) / PanelA::EXTENT;
   const int tile_columns = (columns + PanelB::EXTENT - 1) / PanelB::EXTENT;
   for (int item = team.block; item < tile_rows * tile_columns; item += team.blocks) {
     const GridPlace tile = banded(item, tile_rows, tile_columns);
@@ -558,3 +560,16 @@ template <int ROWS, int COLUMNS, bool ALIGNED> struct Strip {
     tail(row, column, sum, 1);
   }
 };
+
+// The tail of a product whose sums lie in memory. Bytes: those of the sums and of the tail.
+template <class Tail>
+__device__ __forceinline__ void finish(Team team, int rows, int columns, Matrix<real> sums,
+                                       const Tail &tail) {
+  const int runs = (columns - 1) / VECTOR + 1;
+  const long long items = (long long)rows * runs, stride = (long long)team.blocks * THREADS;
+  for (long long item = (long long)team.block * THREADS + threadIdx.x; item < items;
+       item += stride) {
+    const int row = (int)(item / runs), column = (int)(item % runs) * VECTOR;
+    tail(row, column, read_run<VECTOR>(&sums(row, column), columns - column), columns - column);
+  }
+}

@@ -23,6 +23,8 @@ from .formulas import activation_struct, update_struct
 
 WAVE = 128
 """Tiles that keep a device busy: about as many as it has multiprocessors."""
+BLOCKS_AT_ONCE = 2
+"""Blocks of a multiprocessor: one works while the other waits for its operands."""
 _VECTOR_BYTES = 16
 
 
@@ -217,7 +219,7 @@ def linear(
     y: Any,
     slope: Any = None,
     activation: Activation = IDENTITY,
-    place: Code | None = None,
+    place: Code | Struct | None = None,
     **how: Any,
 ) -> Call:
     """y = f(x weight + bias) and, if wanted, the slope; a dropout mask on both.
@@ -232,7 +234,7 @@ def linear(
     slope : array, (B, O), or None
     activation : Activation
         One without learned numbers.
-    place : Code or None
+    place : Code, Struct or None
         A ``Place``: where the mask stands. None for no dropout.
     **how
         See :func:`matmul`.
@@ -242,22 +244,38 @@ def linear(
     Call
     """
     inputs, outputs = weight.shape
-    formula, text = activation_struct(activation, np.dtype(y.dtype).name)
-    tail = Struct(
-        f"BiasActivation<{formula}, {'Place' if place else 'NoDropout'}>",
-        (
-            NO_ARRAY if bias is None else bias,
-            y,
-            NO_MATRIX if slope is None else slope,
-            place or Code("NoDropout{}"),
-        ),
-    )
+    tail, text, files = _activation_tail(bias, y, slope, activation, place)
     sizes = (_count(rows), np.int32(outputs), np.int32(inputs))
-    files = ("elementwise",) if place else ()
     shape = (_capacity(rows, y), outputs)
     return _product(
         sizes, shape, (x, weight), (False, False), tail, files=files, formulas=text, **how
     )
+
+
+def finish_linear(
+    rows: int | Code,
+    bias: Any,
+    y: Any,
+    slope: Any = None,
+    activation: Activation = IDENTITY,
+    place: Code | None = None,
+) -> Call:
+    """y = f(y + bias) and, if wanted, the slope: what :func:`linear` does after its product.
+
+    Parameters
+    ----------
+    rows, bias, y, slope, activation, place
+        See :func:`linear`.
+
+    Returns
+    -------
+    Call
+    """
+    dtype, columns = np.dtype(y.dtype).name, y.shape[1]
+    tail, text, files = _activation_tail(bias, y, slope, activation, place)
+    blocks = share(_capacity(rows, y) * columns, THREADS * _VECTOR_BYTES // y.dtype.itemsize)
+    arguments = (_count(rows), np.int32(columns), y, tail)
+    return Call("finish", arguments, dtype, blocks, (*files, "products"), text)
 
 
 def linear_grad_input(
@@ -387,6 +405,23 @@ def update_weight(rows: int | Code, x: Any, grad: Any, update: Update, **how: An
     return _outer_product(rows, x, grad, tail, update.weight.shape, formulas=text, **how)
 
 
+def _activation_tail(
+    bias: Any, y: Any, slope: Any, activation: Activation, place: Code | None
+) -> tuple[Struct, str, tuple[str, ...]]:
+    """A tail that ends in an activation, the text of its formula, and the file of its mask."""
+    formula, text = activation_struct(activation, np.dtype(y.dtype).name)
+    tail = Struct(
+        f"BiasActivation<{formula}, {'Place' if place else 'NoDropout'}>",
+        (
+            NO_ARRAY if bias is None else bias,
+            y,
+            NO_MATRIX if slope is None else slope,
+            place or Code("NoDropout{}"),
+        ),
+    )
+    return tail, text, ("elementwise",) if place else ()
+
+
 def _outer_product(
     rows: int | Code, x: Any, grad: Any, tail: Struct, shape: tuple[int, int], **rest: Any
 ) -> Call:
@@ -431,6 +466,7 @@ def _product(
         files,
         formulas,
         shared,
+        BLOCKS_AT_ONCE,
     )
 
 

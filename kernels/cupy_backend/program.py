@@ -13,9 +13,8 @@ import numpy as np
 
 from ..contract import IDENTITY, Binding, Dropout, Plan, Row
 from ..tracing import TextMath
-from . import operations, products
+from . import choice, operations, products
 from .calls import Call, Code, Local, c_type
-from .cublas import Gemm
 from .device import Device, Work
 from .memory import Memory
 
@@ -161,21 +160,15 @@ class Program:
     def _linear(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
         x, weight, *bias = self._arrays(row.reads)
         y, *slope = self._arrays(row.writes)
-        settings = (
-            bias[0] if bias else None,
-            y,
-            slope[0] if slope else None,
-            row.settings.get("activation", IDENTITY),
-            self._place(row, chunk),
-        )
-        sizes = chunk.rows, weight.shape[1], weight.shape[0]
-        if self._uses_cublas("NN", chunk, *sizes):
-            yield self._gemm(x[: chunk.rows], weight, y[: chunk.rows], row.reads, row.writes)
-            tail = products.tail(chunk.count, y, *settings)
-            yield self._item(tail, (*row.reads[2:], row.writes[0], "progress"), row.writes)
-            return
-        call = products.linear(chunk.count, x, weight, *settings, **self._how)
-        yield self._item(call, (*row.reads, "progress"), row.writes)
+        arrays = x, weight, bias[0] if bias else None, y, slope[0] if slope else None
+        activation = row.settings.get("activation", IDENTITY)
+        how = activation, self._place(row, chunk)
+        if isinstance(chunk.count, Code):
+            works: list[Work] = [products.linear(chunk.count, *arrays, *how, **self._how)]
+        else:
+            works = choice.linear(chunk.count, *arrays, *how, self._plan.precision)
+        for work in works:
+            yield self._item(work, (*row.reads, row.writes[0], "progress"), row.writes)
 
     def _map(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
         x, *learned = self._arrays(row.reads)
@@ -212,8 +205,9 @@ class Program:
 
     def _check(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
         records = [self._data(word, self._plan.dtype, 1) for word in ("LOSSES", "HITS")]
+        place = Code("progress[STEP] - progress[FIRST_STEP]")
         call = operations.check(
-            chunk.count, *self._arrays(RECORDS), Code("*scale"), Code("progress"), *records,
+            chunk.count, *self._arrays(RECORDS), Code("*scale"), Code("progress"), *records, place,
             adds=chunk.first > 0, stops=self._plan.update is not None,
         )  # fmt: skip
         item = self._item(call, (*RECORDS, "scale", "progress"), ("progress",), everywhere=True)
@@ -222,25 +216,19 @@ class Program:
     def _copy_out(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
         (outputs,) = self._arrays(row.reads)
         out = self._data("OUT", self._plan.dtype, len(self._binding.x), self._plan.outputs)
-        first = Code(f"progress[FIRST] + {chunk.first}")
-        call = operations.copy_out(chunk.count, outputs, out, first)
+        places = Code(f"Order{{nullptr, progress[FIRST] + {chunk.first}}}")
+        call = operations.copy_out(chunk.count, outputs, places, out)
         yield self._item(call, (*row.reads, "progress"), ("out",))
 
     def _linear_grad_input(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
         grad, weight, *slope = self._arrays(row.reads)
-        (out,) = self._arrays(row.writes)
-        if self._uses_cublas("NT", chunk, chunk.rows, weight.shape[0], weight.shape[1]):
-            yield self._gemm(
-                grad[: chunk.rows], weight, out[: chunk.rows], row.reads, row.writes,
-                transpose_b=True,
-            )  # fmt: skip
-            if slope:
-                multiply = operations.multiply(chunk.count, out, slope[0])
-                yield self._item(multiply, (*row.reads[2:], *row.writes), row.writes)
-            return
-        by_slope = slope[0] if slope else None
-        call = products.linear_grad_input(chunk.count, grad, weight, by_slope, out, **self._how)
-        yield self._item(call, row.reads, row.writes)
+        arrays = grad, weight, slope[0] if slope else None, *self._arrays(row.writes)
+        if isinstance(chunk.count, Code):
+            works: list[Work] = [products.linear_grad_input(chunk.count, *arrays, **self._how)]
+        else:
+            works = choice.linear_grad_input(chunk.count, *arrays, self._plan.precision)
+        for work in works:
+            yield self._item(work, (*row.reads, *row.writes), row.writes)
 
     def _linear_grad_weight(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
         if row.settings.get("update") and isinstance(chunk.count, Code):
@@ -249,20 +237,18 @@ class Program:
         x, grad = self._arrays(row.reads)
         name, grads, adds = row.settings["weight"], self._memory.grads, chunk.first > 0
         biases = self._biases[name]
-        bias = grads[biases[0]] if biases else None
+        arrays = x, grad, grads[name], grads[biases[0]] if biases else None
         writes = [f"grad of {parameter}" for parameter in (name, *biases)]
-        if self._uses_cublas("TN", chunk, *grads[name].shape, chunk.rows):
-            yield self._gemm(
-                x[: chunk.rows], grad[: chunk.rows], grads[name], row.reads, writes[:1],
-                transpose_a=True, adds=adds,
-            )  # fmt: skip
-            if bias is not None:
-                yield from self._sums(chunk, grad, None, bias, row.reads[1:], writes[1:])
-            return
-        call = products.linear_grad_weight(
-            chunk.count, x, grad, grads[name], bias, adds, **self._how
-        )
-        yield self._item(call, row.reads, writes)
+        if isinstance(chunk.count, Code):
+            works: list[Work] = [
+                products.linear_grad_weight(chunk.count, *arrays, adds, **self._how)
+            ]
+        else:
+            _, scratch = self._scratch(operations.column_sums_scratch(*grad.shape))
+            precision = self._plan.precision
+            works = choice.linear_grad_weight(chunk.count, *arrays, adds, scratch, precision)
+        for work in works:
+            yield self._item(work, row.reads, writes)
 
     def _column_sums(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
         a, *b = self._arrays(row.reads)
@@ -273,27 +259,27 @@ class Program:
     def _sums(
         self, chunk: _Chunk, a: Any, b: Any, out: Any, reads: Sequence[str], writes: Sequence[str]
     ) -> Iterator[Item]:
-        name, scratch = self._scratch(operations.column_sums_scratch(chunk.rows, a.shape[1]))
-        for call in operations.column_sums(chunk.count, a, b, out, scratch, adds=chunk.first > 0):
+        name, scratch = self._scratch(operations.column_sums_scratch(*a.shape))
+        for call in operations.column_sums(chunk.count, a, b, out, chunk.first > 0, scratch):
             yield self._item(call, (*reads, name), (*writes, name))
 
     def _moments(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
         (x,) = self._arrays(row.reads)
-        name, scratch = self._scratch(operations.column_sums_scratch(chunk.rows, x.shape[1]))
+        name, scratch = self._scratch(operations.column_sums_scratch(*x.shape))
         for call in operations.moments(chunk.count, x, *self._arrays(row.writes), scratch):
             yield self._item(call, (*row.reads, *row.writes, name), (*row.writes, name))
 
     def _running_average(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
         call = operations.running_average(
-            chunk.count, *self._arrays((*row.reads, *row.writes)),
-            self._number(row.settings["momentum"]), Code("progress"),
+            chunk.count, *self._arrays((*row.reads, *row.writes)), row.settings["momentum"],
+            Code("progress"),
         )  # fmt: skip
         yield self._item(call, (*row.reads, *row.writes, "progress"), row.writes)
 
     def _batch_norm(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
         y, *x_hat = self._arrays(row.writes)
         call = operations.batch_norm(
-            chunk.count, *self._arrays(row.reads), self._number(row.settings["eps"]),
+            chunk.count, *self._arrays(row.reads), row.settings["eps"],
             x_hat[0] if x_hat else None, y,
         )  # fmt: skip
         yield self._item(call, row.reads, row.writes)
@@ -302,7 +288,7 @@ class Program:
         grad, x_hat, variance, gamma, _ = self._arrays(row.reads)
         by_gamma, by_beta = row.reads[-2:]
         call = operations.batch_norm_grad(
-            chunk.count, grad, x_hat, variance, gamma, self._number(row.settings["eps"]),
+            chunk.count, grad, x_hat, variance, gamma, row.settings["eps"],
             self._memory.grads[by_beta], self._memory.grads[by_gamma],
         )  # fmt: skip
         sums = (f"grad of {by_beta}", f"grad of {by_gamma}")
@@ -316,11 +302,11 @@ class Program:
             return
         grads = tuple(f"grad of {p.name}" for p in self._plan.parameters)
         arrays = [memory.flat_grads]
-        name, scratch = self._scratch(operations.norm_scratch(arrays))
+        name, scratch = self._scratch(operations.norm_scratch([memory.flat_grads.size]))
         norm, clip_scale = self._arrays(("norm", "clip_scale"))
-        for call in operations.norm(arrays, norm, scratch):
+        for call in operations.norm(arrays, scratch, norm):
             yield self._item(call, (*grads, name), ("norm", name))
-        call = operations.norm_scale(norm, self._number(limit), clip_scale)
+        call = operations.norm_scale(norm, limit, clip_scale)
         yield self._item(call, ("norm",), ("clip_scale",), everywhere=True)
 
     def _move(
@@ -355,7 +341,7 @@ class Program:
         return self._item(call, (*row.reads, name, *biases, "progress"), (name, *biases))
 
     def _advance(self, rows: np.int32 | Code) -> Item:
-        advance = operations.advance(Code("progress"), rows)
+        advance = operations.advance(rows, Code("progress"), self._plan.dtype)
         return self._item(advance, ("progress",), ("progress",), everywhere=True)
 
     def _scalars(self, decayed: bool) -> Code:
@@ -366,21 +352,7 @@ class Program:
         return Code(f"((const real *)progress[SCALARS] + {row} * {count})")
 
     def _clip_scale(self) -> Any:
-        return self._number(1.0) if self._plan.clip_norm is None else Code("*clip_scale")
-
-    # -- products --
-
-    def _uses_cublas(self, form: str, chunk: _Chunk, rows: int, columns: int, inner: int) -> bool:
-        if isinstance(chunk.count, Code):
-            return False
-        plan = self._plan
-        return products.uses_cublas(form, rows, columns, inner, plan.dtype, plan.precision)
-
-    def _gemm(
-        self, a: Any, b: Any, out: Any, reads: Sequence[str], writes: Sequence[str], **how: bool
-    ) -> Item:
-        gemm = Gemm(a, b, out, precision=self._plan.precision, **how)
-        return self._item(gemm, reads[:2], writes[:1])
+        return None if self._plan.clip_norm is None else Code("*clip_scale")
 
     def _scratch(self, count: int) -> tuple[str, Any]:
         """Working memory of one operation, and a name for it."""

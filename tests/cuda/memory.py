@@ -1,0 +1,114 @@
+"""Memory between guards, NaN until written: what a kernel reads or writes beside it shows."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+
+ALIGNMENT = 512
+"""Of every buffer, as CuPy's."""
+GUARD_BYTES = 1024
+POISON = np.frombuffer(np.array([0x7FA5A5A5, 0x7FF5A5A5], np.uint32).tobytes(), np.uint8)
+"""Eight bytes that are a signalling NaN as a double and, the first four, as a float: arithmetic on
+it gives NaN of other bits, so that also a write of what was read shows."""
+
+
+class Guarded:
+    """A buffer of NaN between two guards.
+
+    Parameters
+    ----------
+    size : int
+        Its bytes.
+
+    Examples
+    --------
+    >>> buffer = Guarded(8)
+    >>> buffer.bytes.view(np.float64)
+    array([nan])
+    >>> buffer.intact()
+    True
+    """
+
+    def __init__(self, size: int):
+        # the place of the first byte that leaves room for a guard and is aligned
+        whole = np.resize(POISON, size + 2 * GUARD_BYTES + ALIGNMENT)
+        start = GUARD_BYTES + -(whole.ctypes.data + GUARD_BYTES) % ALIGNMENT
+        self.bytes = whole[start : start + size]
+        self.address = whole.ctypes.data + start
+        self._guards = (
+            whole[start - GUARD_BYTES : start],
+            whole[start + size : start + size + GUARD_BYTES],
+        )
+        self._guards_were = tuple(guard.tobytes() for guard in self._guards)
+        self.poison()
+
+    def intact(self) -> bool:
+        """Whether nobody wrote beside the buffer."""
+        return tuple(guard.tobytes() for guard in self._guards) == self._guards_were
+
+    def poison(self) -> None:
+        """Make the buffer NaN again."""
+        self.bytes[...] = np.resize(POISON, self.bytes.size)
+
+    def poisoned(self) -> bool:
+        """Whether the buffer is as nobody has written to it yet."""
+        return np.array_equal(self.bytes, np.resize(POISON, self.bytes.size))
+
+
+@contextmanager
+def guarded(arrays: Sequence[np.ndarray], what: str) -> Iterator[list[int]]:
+    """Copy arrays between guards, yield where they lie there, and copy them back.
+
+    Arrays that overlap stay one piece of memory. What lies between the elements of a view comes
+    along.
+
+    Raises
+    ------
+    MemoryError
+        Something was written beside a piece, or into an array that is not writeable; `what` is
+        named, and nothing is copied back.
+    """
+    spans = [_span(array) for array in arrays]
+    pieces: list[tuple[int, int]] = []
+    for first, last in sorted(spans):
+        if pieces and first < pieces[-1][1]:
+            pieces[-1] = (pieces[-1][0], max(last, pieces[-1][1]))
+        else:
+            pieces.append((first, last))
+    buffers = [Guarded(last - first) for first, last in pieces]
+    for buffer, (first, last) in zip(buffers, pieces, strict=True):
+        buffer.bytes[...] = _memory(first, last)
+    home = [
+        next(i for i, (start, end) in enumerate(pieces) if start <= first and last <= end)
+        for first, last in spans
+    ]
+    yield [
+        buffers[i].address + first - pieces[i][0] for i, (first, _) in zip(home, spans, strict=True)
+    ]
+    for place, i in enumerate(home):
+        if not buffers[i].intact():
+            raise MemoryError(f"{what}: wrote beside array {place} of its arguments")
+    for buffer, (first, last) in zip(buffers, pieces, strict=True):
+        if bytes(buffer.bytes) != bytes(_memory(first, last)):
+            owners = [i for i, span in enumerate(spans) if first <= span[0] < last]
+            if not all(arrays[i].flags.writeable for i in owners):
+                raise MemoryError(f"{what}: wrote into one of the read-only arrays {owners}")
+            _memory(first, last)[...] = buffer.bytes
+
+
+def _span(array: np.ndarray) -> tuple[int, int]:
+    """The addresses of the first byte of an array and of the one behind its last."""
+    first = last = array.ctypes.data
+    if array.size:
+        reaches = [(n - 1) * stride for n, stride in zip(array.shape, array.strides, strict=True)]
+        first += sum(min(0, reach) for reach in reaches)
+        last += sum(max(0, reach) for reach in reaches) + array.itemsize
+    return first, last
+
+
+def _memory(first: int, last: int) -> np.ndarray:
+    return np.frombuffer((ctypes.c_uint8 * (last - first)).from_address(first), np.uint8)
