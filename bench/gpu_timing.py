@@ -11,7 +11,7 @@ from fastnn.kernels.cupy_backend.calls import THREADS, prelude
 from fastnn.kernels.cupy_backend.device import Device, Work
 
 FAILURES = "failures"
-_LEAST_SECONDS = 0.02
+LEAST_SECONDS = 0.02
 """A measurement repeats its work until it has taken so long."""
 _WORKS_A_GRAPH = 20
 
@@ -50,13 +50,14 @@ def in_turn(
     works: Mapping[str, Callable[[], Any]],
     wait: Callable[[], Any],
     rounds: int,
-    least: float = _LEAST_SECONDS,
+    least: float | None = None,
 ) -> dict[str, list[float]]:
     """Seconds of a call of each work, a number a round.
 
-    Calls follow one another for about ``least`` seconds; then ``wait`` awaits what they have left
-    to the device.
+    Calls follow one another for about ``least`` seconds (default: LEAST_SECONDS); then ``wait``
+    awaits what they have left to the device.
     """
+    least = LEAST_SECONDS if least is None else least
     counts = {name: _calls(work, wait, least) for name, work in works.items()}
     found: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(rounds):
@@ -87,14 +88,14 @@ def _seconds(work: Callable[[], Any], wait: Callable[[], Any], count: int) -> fl
 
 
 def graphs_in_turn(
-    device: Device, works: Mapping[str, Sequence[Work]], rounds: int, least: float = _LEAST_SECONDS
+    device: Device, works: Mapping[str, Sequence[Work]], rounds: int
 ) -> dict[str, list[float]]:
     """The same for works of the device, many of each in a CUDA graph, as training has them.
 
     Launched alone, small ones would take as long as their launch.
     """
     replays = {name: replay(device, each, _WORKS_A_GRAPH) for name, each in works.items()}
-    found = in_turn(replays, device.cupy.cuda.Device().synchronize, rounds, least)
+    found = in_turn(replays, device.cupy.cuda.Device().synchronize, rounds)
     return {name: [one / _WORKS_A_GRAPH for one in seconds] for name, seconds in found.items()}
 
 
