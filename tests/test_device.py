@@ -72,7 +72,7 @@ class Tensor:
     """An array of another library on a GPU, which exports it by DLPack or by CUDA's interface."""
 
     def __init__(self, array: Any, protocol: str, requires_grad: bool = False) -> None:
-        self.requires_grad = requires_grad
+        self._memory, self.requires_grad = array, requires_grad
         if protocol == "dlpack":
             self.__dlpack__ = array.__dlpack__
             self.__dlpack_device__ = array.__dlpack_device__
@@ -157,6 +157,18 @@ def test_a_missing_package_is_named_with_what_installs_it(no_cupy):
     with pytest.raises(RuntimeError, match="cupy is not installed"):
         model.fit(*data(), device="cuda")
     assert model.history is None and (model.arena.flat == before).all()
+
+
+@pytest.mark.parametrize("devices, words", [
+    (None, "no NVIDIA driver or device answers: cudaErrorInsufficientDriver"),
+    (0, "no NVIDIA driver or device answers: cudaErrorNoDevice"),
+])  # fmt: skip
+def test_a_missing_driver_or_device_is_named(devices, words, capsys):
+    with install(devices=devices):
+        with pytest.raises(RuntimeError, match=words):
+            network().fit(*data(), device="cuda")
+        assert backends.for_device("auto", LARGE).name == "numba"
+        assert words in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("device, chosen, expected", [
@@ -311,6 +323,16 @@ def test_training_where_the_data_lie(extra, dtype, cupy):
     assert_close(history.updates["loss"], losses, rounding(dtype, roundings, losses))
     for name, value in scores.items():
         assert_close(measured[name], value, rounding(dtype, roundings, value))
+
+
+@pytest.mark.parametrize("protocol", ["dlpack", "interface"])
+def test_tensors_of_another_library_train_without_a_copy(protocol, cupy):
+    x, y = data()
+    model, other, on_gpu = network(), network(), cupy.asarray(x)
+    model.fit(Tensor(on_gpu, protocol), Tensor(cupy.asarray(y), protocol))
+    other.fit(x, y, device="cuda")
+    np.testing.assert_array_equal(model.arena.flat, other.arena.flat)
+    assert isinstance(model.predict(Tensor(on_gpu, protocol)), cupy.ndarray)
 
 
 def test_probabilities_where_the_data_lie(cupy):
