@@ -8,14 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 from checks import Bound, assert_close
+from cuda.fixtures import stand_in
+from cuda.standin import install
 
 import fastnn
 from fastnn import arrays, functional
 from fastnn import backend as backends
-from fastnn.kernels.cupy_backend import device as cupy_device
-from tests.cuda import compile as cuda
-from tests.cuda.require import require
-from tests.cuda.standin import cublas_library, install
 
 DTYPES = ("float32", "float64")
 SMALL = backends.training_work(weights=1000, batch_rows=32)
@@ -36,10 +34,7 @@ def nothing_chosen(monkeypatch):
 @pytest.fixture
 def cupy(nothing_chosen, monkeypatch):
     """CuPy, whose arrays lie on a GPU: its stand-in."""
-    require("g++", cuda.why_no_gxx())
-    monkeypatch.setattr(cupy_device, "load", lambda cupy: cublas_library)
-    with install() as module:
-        yield module
+    yield from stand_in(monkeypatch)
 
 
 @pytest.fixture
@@ -573,6 +568,10 @@ def test_an_output_on_a_gpu(cupy):
     expected = functional.matmul(x.get(), x.get())
     assert functional.matmul(x, x, out=x) is x  # over its own arguments
     assert_close(x.get(), expected, rounding("float32", 4, expected))
+    line = cupy.asarray(normal(9))
+    shifted = functional.silu(line[:8].copy())
+    functional.silu(line[:8], out=line[1:])
+    np.testing.assert_array_equal(line.get()[1:], shifted.get())
     wide = cupy.asarray(normal((4, 9)))
     out = wide[:, 2:6]
     assert functional.tanh(x, out=out) is out
