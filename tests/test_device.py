@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from types import SimpleNamespace
 from typing import Any
 
-import fake_cupy
 import numpy as np
 import pytest
 from checks import Bound, assert_close
+from cuda.fixtures import stand_in
+from cuda.standin import install
 
 import fastnn
 from fastnn import arrays, functional
@@ -32,15 +32,9 @@ def nothing_chosen(monkeypatch):
 
 
 @pytest.fixture
-def cupy(monkeypatch):
-    """CuPy, whose arrays lie on a GPU."""
-    monkeypatch.setitem(sys.modules, "cupy", fake_cupy.module)
-    monkeypatch.setitem(
-        sys.modules,
-        "fastnn.kernels.cupy_backend.backend",
-        SimpleNamespace(CupyBackend=fake_cupy.CupyBackend),
-    )
-    return fake_cupy.module
+def cupy(nothing_chosen, monkeypatch):
+    """CuPy, whose arrays lie on a GPU: its stand-in."""
+    yield from stand_in(monkeypatch)
 
 
 @pytest.fixture
@@ -73,11 +67,10 @@ class Tensor:
     """An array of another library on a GPU, which exports it by DLPack or by CUDA's interface."""
 
     def __init__(self, array: Any, protocol: str, requires_grad: bool = False) -> None:
-        self.on_device = array._a
-        self.requires_grad = requires_grad
+        self._memory, self.requires_grad = array, requires_grad
         if protocol == "dlpack":
-            self.__dlpack__ = lambda **keywords: None
-            self.__dlpack_device__ = lambda: (2, 0)
+            self.__dlpack__ = array.__dlpack__
+            self.__dlpack_device__ = array.__dlpack_device__
         else:
             self.__cuda_array_interface__ = array.__cuda_array_interface__
 
@@ -161,6 +154,18 @@ def test_a_missing_package_is_named_with_what_installs_it(no_cupy):
     assert model.history is None and (model.arena.flat == before).all()
 
 
+@pytest.mark.parametrize("devices, words", [
+    (None, "no NVIDIA driver or device answers: cudaErrorInsufficientDriver"),
+    (0, "no NVIDIA driver or device answers: cudaErrorNoDevice"),
+])  # fmt: skip
+def test_a_missing_driver_or_device_is_named(devices, words, capsys):
+    with install(devices=devices):
+        with pytest.raises(RuntimeError, match=words):
+            network().fit(*data(), device="cuda")
+        assert backends.for_device("auto", LARGE).name == "numba"
+        assert words in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("device, chosen, expected", [
     ("cuda", None, "cupy"), ("cuda", "cupy", "cupy"), (None, "cupy", "cupy"), (None, None, "numba"),
 ])  # fmt: skip
@@ -171,10 +176,10 @@ def test_cuda_is_the_cupy_backend(device, chosen, expected, cupy):
 
 
 def test_shuffles_are_made_by_a_cpu_backend(cupy, monkeypatch):
-    assert fastnn.get_backend("cupy").host.name == "numba"
+    assert fastnn.get_backend("cupy")._host.name == "numba"
     backends._make.cache_clear()
     monkeypatch.setitem(backends._CLASSES, "numba", ("no_such_backend", "Nothing"))
-    assert fastnn.get_backend("cupy").host.name == "numpy"
+    assert fastnn.get_backend("cupy")._host.name == "numpy"
 
 
 def test_a_device_that_contradicts_the_backend_is_refused(cupy):
@@ -281,8 +286,9 @@ EXTRA = {
 }
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("extra", EXTRA)
+@pytest.mark.parametrize("extra, dtype", [
+    ("plain", "float32"), ("normalised", "float64"), ("dropped", "float32"),
+])  # fmt: skip
 def test_training_where_the_data_lie(extra, dtype, cupy):
     x, y = data(dtype=dtype)
     weight = np.arange(1.0, 61.0).astype(dtype)
@@ -308,11 +314,20 @@ def test_training_where_the_data_lie(extra, dtype, cupy):
         assert_close(model.arrays()[name], array, rounding(dtype, roundings, array))
     for name in ("loss", "accuracy", "right", "val_loss", "val_accuracy"):
         assert_close(history[name], known[name], rounding(dtype, roundings, known[name]))
-    assert_close(
-        history.updates["loss"], known.updates["loss"], rounding(dtype, roundings, 1.0 + weight[:8])
-    )
+    losses = known.updates["loss"]
+    assert_close(history.updates["loss"], losses, rounding(dtype, roundings, losses))
     for name, value in scores.items():
         assert_close(measured[name], value, rounding(dtype, roundings, value))
+
+
+@pytest.mark.parametrize("protocol", ["dlpack", "interface"])
+def test_tensors_of_another_library_train_without_a_copy(protocol, cupy):
+    x, y = data()
+    model, other, on_gpu = network(), network(), cupy.asarray(x)
+    model.fit(Tensor(on_gpu, protocol), Tensor(cupy.asarray(y), protocol))
+    other.fit(x, y, device="cuda")
+    np.testing.assert_array_equal(model.arena.flat, other.arena.flat)
+    assert isinstance(model.predict(Tensor(on_gpu, protocol)), cupy.ndarray)
 
 
 def test_probabilities_where_the_data_lie(cupy):
@@ -330,21 +345,24 @@ def test_probabilities_where_the_data_lie(cupy):
         assert_close(probabilities.get(), expected, rounding("float32", 16, expected))
 
 
-@pytest.mark.parametrize("kind", ["float16", "float64", "uint8", "int64", "bool"])
-@pytest.mark.parametrize("lay", [
-    np.ascontiguousarray, np.asfortranarray, lambda x: np.repeat(x, 2, axis=1)[:, ::2],
-    lambda x: x.reshape(-1, 2, 3),
+LAYOUTS = {
+    "rows": lambda cupy, x: cupy.asarray(x),
+    "columns": lambda cupy, x: cupy.asarray(np.ascontiguousarray(x.T)).T,
+    "gaps": lambda cupy, x: cupy.asarray(np.repeat(x, 2, axis=1))[:, ::2],
+    "wide": lambda cupy, x: cupy.asarray(np.hstack([-x, x]))[:, 6:],
+    "images": lambda cupy, x: cupy.asarray(x.reshape(-1, 2, 3)),
+}
+
+
+@pytest.mark.parametrize("kind, layout", [
+    *((kind, "rows") for kind in ("float16", "float64", "uint8", "int64", "bool")),
+    *(("float32", layout) for layout in LAYOUTS), ("float16", "columns"),
 ])  # fmt: skip
-def test_rows_of_any_dtype_and_layout(kind, lay, cupy):
+def test_rows_of_any_dtype_and_layout(kind, layout, cupy):
     x = (4 * normal((9, 6))).astype(kind)
     expected = network().predict(x)
-    laid = lay(x)
-    on_gpu = cupy.asarray(laid)
-    if laid.ndim == 2 and not laid.flags.c_contiguous:
-        whole = cupy.asarray(np.ascontiguousarray(laid.T if laid.flags.f_contiguous else laid.base))
-        on_gpu = whole.T if laid.flags.f_contiguous else whole[:, ::2]
     model = fastnn.Sequential(fastnn.Flatten(), *network(), seed=1)
-    result = model.predict(on_gpu)
+    result = model.predict(LAYOUTS[layout](cupy, x))
     assert_close(result.get(), expected, rounding("float32", 32, np.abs(x).max()))
 
 
@@ -354,7 +372,6 @@ def test_rows_of_any_dtype_and_layout(kind, lay, cupy):
     (lambda x: x[0], ValueError, "X must have 2 dimensions"),
     (lambda x: x * np.where(x == x.max(), np.nan, 1), ValueError, "X contains NaN or infinity"),
     (lambda x: x * np.where(x == x.max(), np.inf, 1), ValueError, "X contains NaN or infinity"),
-    (lambda x: x.astype(complex), TypeError, "X must hold numbers"),
 ])  # fmt: skip
 def test_rows_on_a_gpu_are_checked_there(value, error, words, cupy):
     x, y = data()
@@ -519,9 +536,9 @@ def test_every_function_is_called_here():
     assert public <= called
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", CALLS)
-def test_functions_on_a_gpu(name, dtype, cupy):
+def test_functions_on_a_gpu(name, cupy):
+    dtype = DTYPES[len(name) % 2]
     with fastnn.use_backend("numpy"):
         expected = CALLS[name](functional, Draw(np.asarray, dtype))
         results = CALLS[name](functional, Draw(cupy.asarray, dtype))  # whatever is in use
@@ -551,6 +568,10 @@ def test_an_output_on_a_gpu(cupy):
     expected = functional.matmul(x.get(), x.get())
     assert functional.matmul(x, x, out=x) is x  # over its own arguments
     assert_close(x.get(), expected, rounding("float32", 4, expected))
+    line = cupy.asarray(normal(9))
+    shifted = functional.silu(line[:8].copy())
+    functional.silu(line[:8], out=line[1:])
+    np.testing.assert_array_equal(line.get()[1:], shifted.get())
     wide = cupy.asarray(normal((4, 9)))
     out = wide[:, 2:6]
     assert functional.tanh(x, out=out) is out

@@ -163,12 +163,20 @@ __device__ void copy_out(Team team, int rows, int columns, Matrix<real> outputs,
       [=](int row, int column, real value) { out(order.first + row, column) = value; });
 }
 
+template <class Element>
+__device__ __forceinline__ bool is_finite(Element value) {
+  return value - value == Element(0);
+}
+
+// Of the bits of a half-precision number.
+__device__ __forceinline__ bool is_finite(unsigned short bits) { return (~bits & 0x7C00) != 0; }
+
 // flag[0] = 1 where an element is NaN or infinite; else it stays. Bytes: each element once.
 template <class Element>
 __device__ void find_not_finite(Team team, int rows, int columns, Matrix<Element> x, int *flag) {
   each_element(
       team, rows, columns, [=](int row, int column) { return x(row, column); },
       [=](int, int, Element value) {
-        if (!(value - value == Element(0))) *flag = 1;  // whoever writes, writes the same
+        if (!is_finite(value)) *flag = 1;  // whoever writes, writes the same
       });
 }

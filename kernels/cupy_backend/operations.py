@@ -104,9 +104,11 @@ def copy_out(rows: Rows, outputs: Any, order: Code, out: Any) -> Call:
 
 
 def find_not_finite(x: Any, flag: Any) -> Call:
-    """flag (int32) becomes 1 where an element of x (N, I), float32 or float64, is not finite."""
+    """flag (int32) becomes 1 where an element of x (N, I), of any floating dtype, is not finite."""
     function = f"find_not_finite<{c_type(x.dtype)}>"
-    return _each_element(function, np.int32(x.shape[0]), x, x, flag)
+    bits = x.view(np.uint16) if x.dtype == np.float16 else x
+    call = _each_element(function, np.int32(x.shape[0]), x, bits, flag)
+    return replace(call, dtype="float64" if x.dtype == np.float64 else "float32")
 
 
 def _each_element(function: str, rows: Rows, shaped: Any, *arguments: Any) -> Call:
