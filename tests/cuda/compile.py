@@ -195,7 +195,10 @@ class Library:
 
     def __init__(self, path: Path):
         _runtime()
-        loaded = ctypes.PyDLL(str(path))
+        try:
+            loaded = ctypes.PyDLL(str(path))
+        except OSError as error:
+            raise CompileError(f"not all that the source names is there: {error}") from None
         made_with = ctypes.c_char_p.in_dll(loaded, "shim_made_with").value
         if made_with != _runtime_path().stem.encode():
             raise CompileError(f"{path} was compiled with another version of the shim")

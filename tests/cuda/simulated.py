@@ -40,15 +40,15 @@ class Allocation:
 
     Parameters
     ----------
-    size : int
-        Bytes.
+    size, itemsize : int
+        Bytes, of all and of one of its numbers.
     queue : Queue
         The stream that was current when it was taken.
     """
 
-    def __init__(self, size: int, queue: Queue):
+    def __init__(self, size: int, itemsize: int, queue: Queue):
         self.size = size
-        self.buffer = Guarded(size)
+        self.buffer = Guarded(size, itemsize)
         self.ptr = self.buffer.address
         weakref.finalize(self, queue.device.freed, self.buffer, queue).atexit = False
 
@@ -323,14 +323,14 @@ class SimulatedDevice:
 
     # ---- memory ----
 
-    def allocate(self, size: int) -> Allocation | None:
+    def allocate(self, size: int, itemsize: int = 8) -> Allocation | None:
         """Memory of the current stream; None for no bytes."""
         self.refuse_in_capture("taking memory")
         if size == 0:
             return None
         if size > self.total_bytes - self.used_bytes():
             raise MemoryError(f"out of memory allocating {size} bytes")
-        allocation = Allocation(size, self.current().queue)
+        allocation = Allocation(size, itemsize, self.current().queue)
         self._allocations.add(allocation)
         return allocation
 

@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ..checks import poisoned
 from . import compile as compiling
 from .cublas import Cublas
 from .memory import POISON
@@ -72,9 +73,9 @@ class MemoryPointer:
         return self.ptr
 
 
-def _take(size: int) -> Allocation | None:
+def _take(size: int, itemsize: int = 8) -> Allocation | None:
     try:
-        return DEVICE.allocate(size)
+        return DEVICE.allocate(size, itemsize)
     except MemoryError as error:
         raise OutOfMemoryError(str(error)) from None
 
@@ -96,21 +97,16 @@ class ndarray:
         kind = np.dtype(dtype)
         if kind.kind not in "fiub":
             raise TypeError(f"dtype must be of numbers, got {kind}")
-        layout = (
-            np.lib.stride_tricks.as_strided(np.empty(1, kind), shape, strides)
-            if strides is not None
-            else None
-        )
-        plain = np.broadcast_to(np.empty((), kind), shape)
-        if layout is not None and any(stride < 0 for stride in layout.strides):
-            raise ValueError(f"strides must not be negative, got {strides}")
-        span = plain.size * kind.itemsize if layout is None else _span(layout)
+        shape = np.broadcast_to(np.empty(()), shape).shape
+        span = _span(shape, strides, kind.itemsize)
         if memptr is None:
-            self._mem = _take(span)
+            self._mem = _take(span, kind.itemsize)
             memory = self._mem.buffer.bytes if self._mem else np.empty(0, np.uint8)
         else:
             self._mem, memory = DEVICE.memory_at(memptr.ptr, span, "ndarray")
-        self._array = np.ndarray(plain.shape, kind, memory, 0, strides, order)
+        self._array = np.ndarray(shape, kind, memory, 0, strides, order)
+        if memptr is None and kind.itemsize in (4, 8):
+            self._array[...] = poisoned((), kind)  # which checks.assert_close knows as unwritten
 
     @classmethod
     def _over(cls, mem: Allocation | None, array: np.ndarray) -> ndarray:
@@ -350,12 +346,15 @@ class _Capsule:
         self.array = array
 
 
-def _span(array: np.ndarray) -> int:
+def _span(shape: Sequence[int], strides: Sequence[int] | None, itemsize: int) -> int:
     """Bytes from an array's first to behind its last."""
-    if not array.size:
+    if 0 in shape:
         return 0
-    reach = sum((n - 1) * step for n, step in zip(array.shape, array.strides, strict=True))
-    return reach + array.itemsize
+    if strides is None:
+        return int(np.prod(shape)) * itemsize
+    if len(strides) != len(shape) or min(strides, default=0) < 0:
+        raise ValueError(f"strides must be {len(shape)} numbers of at least 0, got {strides}")
+    return sum((n - 1) * step for n, step in zip(shape, strides, strict=True)) + itemsize
 
 
 # ---- making arrays ----
@@ -500,7 +499,7 @@ def alloc_pinned_memory(size: int) -> Any:
         "ptr": property(ctypes.addressof), "size": lambda self: size,
         "__del__": lambda self: _pinned.pop(ctypes.addressof(self), None),
     })()  # fmt: skip
-    memory[:] = np.resize(POISON, size).tolist()
+    memory[:] = np.resize(POISON[8], size).tolist()
     _pinned[memory.ptr] = size
     return memory
 
