@@ -34,8 +34,8 @@ class Guarded:
     >>> buffer = Guarded(8)
     >>> buffer.bytes.view(np.float64)
     array([nan])
-    >>> buffer.intact()
-    True
+    >>> buffer.damaged()
+    False
     """
 
     def __init__(self, size: int, itemsize: int = 8):
@@ -48,14 +48,20 @@ class Guarded:
             whole[start - GUARD_BYTES : start],
             whole[start + size : start + size + GUARD_BYTES],
         )
-        for guard in self._guards:
-            guard[...] = np.resize(self._poison, GUARD_BYTES)  # beginning where the guard does
-        self._guards_were = tuple(guard.tobytes() for guard in self._guards)
+        self._guard = np.resize(self._poison, GUARD_BYTES)
+        self._mend()
         self.poison()
 
-    def intact(self) -> bool:
-        """Whether nobody wrote beside the buffer."""
-        return tuple(guard.tobytes() for guard in self._guards) == self._guards_were
+    def damaged(self) -> bool:
+        """Whether somebody wrote beside the buffer since this was asked last."""
+        if all(np.array_equal(guard, self._guard) for guard in self._guards):
+            return False
+        self._mend()
+        return True
+
+    def _mend(self) -> None:
+        for guard in self._guards:
+            guard[...] = self._guard
 
     def poison(self) -> None:
         """Make the buffer NaN again."""
@@ -100,7 +106,7 @@ def guarded(arrays: Sequence[np.ndarray], what: str) -> Iterator[list[int]]:
         buffers[i].address + first - pieces[i][0] for i, (first, _) in zip(home, spans, strict=True)
     ]
     for place, i in enumerate(home):
-        if not buffers[i].intact():
+        if buffers[i].damaged():
             raise MemoryError(f"{what}: wrote beside array {place} of its arguments")
     for buffer, (first, last) in zip(buffers, pieces, strict=True):
         if bytes(buffer.bytes) != bytes(_memory(first, last)):

@@ -957,8 +957,7 @@ def install(*, devices: int | None = 1, total_bytes: int = 1 << 34) -> Iterator[
         yield module
         DEVICE.close()
     finally:
-        DEVICE.forget_work()
-        DEVICE.reset()
+        DEVICE.forget()
         for name, was in before.items():
             if was is None:
                 sys.modules.pop(name, None)
