@@ -35,7 +35,7 @@ AS_THEY_STAND = Code("Order{nullptr, 0}")
 Rows = np.int32 | Code
 _WARP = 32
 _LONG_ROW = 2048  # columns from which a block shares a row
-_MOST_KEPT = 64  # bytes of a row that a thread keeps in registers
+_KEPT = (16, 64)  # bytes of a row that a thread keeps in registers; few sizes, so few kernels
 _ROWS_A_THREAD = 32  # that a thread sums before partial sums are made
 _SQUARES_A_THREAD = 16
 _ONE_CHUNK = np.int32(1 << 30)
@@ -178,9 +178,9 @@ def loss(
 def _each_row(function: str, rows: Rows, shaped: Any, *arguments: Any) -> Call:
     most, columns = shaped.shape
     lanes = THREADS if columns > _LONG_ROW else _lanes(columns)
-    turns = _power_of_two(share(columns, lanes))
-    kept = turns if turns * shaped.dtype.itemsize <= _MOST_KEPT else 0
-    function = function.format(lanes=lanes, kept=kept)
+    kept = [size // shaped.dtype.itemsize for size in _KEPT]
+    enough = [turns for turns in (1, *kept) if turns >= share(columns, lanes)]
+    function = function.format(lanes=lanes, kept=enough[0] if enough else 0)
     arguments = (rows, np.int32(columns), *arguments)
     blocks, shared = share(most, THREADS // lanes), _reduction(shaped) if lanes > _WARP else 0
     return Call(function, arguments, shaped.dtype.name, blocks, ("rows",), shared=shared)
