@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import doctest
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from cuda import compile as cuda
+from cuda import memory
+from cuda.compile import CompileError, KernelError
+from cuda.require import require
 from hypothesis import given
 from hypothesis import strategies as st
-
-from tests.cuda import compile as cuda
-from tests.cuda import memory
-from tests.cuda.compile import CompileError, KernelError
-from tests.cuda.require import require
+from processes import run_python
 
 ORDERS = ("ascending", "descending")
 FULL = "0xffffffffu"
@@ -664,14 +662,7 @@ def test_a_library_is_compiled_once_and_by_any_process(tmp_path):
     path = cuda.build(source)
     made = path.stat().st_ino
     assert cuda.build(source) == path and path.stat().st_ino == made
-    code = f"from tests.cuda import compile as c; print(c.build({source!r}))"
-    other = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    assert other.stdout.strip() == str(path), other.stderr
+    assert run_python(f"from cuda import compile; print(compile.build({source!r}))") == str(path)
     x = np.zeros(1, np.int32)
     cuda.load_binary(path.read_bytes()).launch("kernel", (1,), (1,), (x,))
     assert x[0] == os.getpid()
@@ -685,6 +676,21 @@ def test_what_another_shim_compiled_is_refused(monkeypatch):
             cuda.Library(path)
     with pytest.raises(CompileError, match="expected a library that build made"):
         cuda.load_binary(b"cubin")
+
+
+def test_nvidias_packages_of_the_same_name_are_still_found(tmp_path):
+    # CuPy imports cuda.pathfinder, which no folder of ours may hide
+    (tmp_path / "cuda" / "pathfinder").mkdir(parents=True)
+    (tmp_path / "cuda" / "pathfinder" / "__init__.py").write_text("found = True")
+    found = run_python(
+        f"""
+        import sys
+        sys.path.append({str(tmp_path)!r})
+        from cuda import compile, pathfinder
+        print(compile.__file__, pathfinder.found)
+        """
+    )
+    assert found == f"{cuda.__file__} True"
 
 
 @pytest.mark.parametrize("module", [cuda, memory])

@@ -11,11 +11,10 @@ import sys
 import numpy as np
 import pytest
 from checks import Bound, assert_close, is_poison, magnitude, product_bound
-
-from tests.cuda import compile as cuda
-from tests.cuda.compile import KernelError
-from tests.cuda.require import require
-from tests.cuda.standin import cublas_library, install
+from cuda import compile as cuda
+from cuda.compile import KernelError
+from cuda.require import require
+from cuda.standin import cublas_library, install
 
 KERNELS = """
 extern "C" __global__ void __launch_bounds__(256) twice(float *x, int n) {

@@ -127,4 +127,4 @@ def _span(array: np.ndarray) -> tuple[int, int]:
 
 
 def _memory(first: int, last: int) -> np.ndarray:
-    return np.frombuffer((ctypes.c_uint8 * (last - first)).from_address(first), np.uint8)
+    return np.ctypeslib.as_array((ctypes.c_uint8 * (last - first)).from_address(first))

@@ -16,11 +16,11 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
+from checks import poisoned
 
-from ..checks import poisoned
 from . import compile as compiling
 from .cublas import Cublas
 from .memory import POISON
@@ -92,7 +92,7 @@ class ndarray:
         dtype: Any = float,
         memptr: MemoryPointer | None = None,
         strides: Sequence[int] | None = None,
-        order: str = "C",
+        order: Literal["C", "F"] = "C",
     ):
         kind = np.dtype(dtype)
         if kind.kind not in "fiub":
@@ -333,10 +333,10 @@ class ndarray:
     def _refused(self, *_: Any) -> Any:
         raise TypeError("the stand-in computes in kernels alone: no operators on its arrays")
 
-    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refused  # type: ignore[assignment]
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refused
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = _refused
     __rtruediv__ = __matmul__ = __rmatmul__ = __pow__ = __neg__ = __abs__ = _refused
-    __iadd__ = __isub__ = __imul__ = __itruediv__ = __reduce__ = _refused  # type: ignore[assignment]
+    __iadd__ = __isub__ = __imul__ = __itruediv__ = __reduce__ = _refused
 
 
 class _Capsule:
@@ -360,21 +360,21 @@ def _span(shape: Sequence[int], strides: Sequence[int] | None, itemsize: int) ->
 # ---- making arrays ----
 
 
-def empty(shape: Any, dtype: Any = float, order: str = "C") -> ndarray:
+def empty(shape: Any, dtype: Any = float, order: Literal["C", "F"] = "C") -> ndarray:
     return ndarray(shape, dtype, order=order)
 
 
-def full(shape: Any, fill_value: Any, dtype: Any = None, order: str = "C") -> ndarray:
+def full(shape: Any, fill_value: Any, dtype: Any = None, order: Literal["C", "F"] = "C") -> ndarray:
     made = empty(shape, np.asarray(fill_value).dtype if dtype is None else dtype, order)
     made.fill(fill_value)
     return made
 
 
-def zeros(shape: Any, dtype: Any = float, order: str = "C") -> ndarray:
+def zeros(shape: Any, dtype: Any = float, order: Literal["C", "F"] = "C") -> ndarray:
     return full(shape, 0, dtype, order)
 
 
-def ones(shape: Any, dtype: Any = float, order: str = "C") -> ndarray:
+def ones(shape: Any, dtype: Any = float, order: Literal["C", "F"] = "C") -> ndarray:
     return full(shape, 1, dtype, order)
 
 
@@ -605,7 +605,7 @@ _HOST_TO_DEVICE, _DEVICE_TO_HOST, _DEVICE_TO_DEVICE = 1, 2, 3
 
 
 def _host_bytes(address: int, size: int) -> np.ndarray:
-    return np.frombuffer((ctypes.c_ubyte * size).from_address(address), np.uint8)
+    return np.ctypeslib.as_array((ctypes.c_ubyte * size).from_address(address))
 
 
 def _memcpy_async(dst: int, src: int, size: int, kind: int, stream: int) -> None:
@@ -801,7 +801,7 @@ class _Programs:
     def destroy(self, prog: int) -> None:
         self._of(self._sources, prog)
         for kept in (self._sources, self._logs, self._binaries):
-            kept.pop(prog, None)  # type: ignore[attr-defined]
+            kept.pop(prog, None)
 
     @staticmethod
     def _of(kept: dict[int, Any], prog: int) -> Any:
