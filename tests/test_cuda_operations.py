@@ -413,7 +413,13 @@ def test_where_arrays_begin_decides_no_bit(dtype, name):
     values[2:] = [np.abs(value) for value in values[2:]]
     scalars = np.full(len(formula.scalars), 0.25, dtype)
     results = []
-    for offsets in ((0, 0, 0, 0, 0), (1, 1, 1, 1, 1), (3, 3, 3, 3, 3), (0, 1, 2, 0, 1)):
+    for offsets in (
+        (0, 0, 0, 0, 0),
+        (1, 1, 1, 1, 1),
+        (3, 3, 3, 3, 3),
+        (0, 1, 0, 0, 0),
+        (0, 0, 1, 0, 0),
+    ):
         arrays = [shifted(v, o) for v, o in zip(values, offsets, strict=False)]
         weight, grad, *slots = arrays
         call = ops.update(weight, grad, slots, scalars, formula, 0.5)
