@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+from cuda.fixtures import stand_in
 from hypothesis import settings
 
 import fastnn
@@ -17,3 +18,15 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """The name of each backend in turn, which is in use meanwhile."""
     with fastnn.use_backend(request.param):
         yield request.param
+
+
+@pytest.fixture(autouse=True)
+def cupy_for_those_who_name_it(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """The stand-in for CuPy, for tests that one of their parameters sends to the cupy backend."""
+    parameters = getattr(request.node, "callspec", None)
+    if parameters is not None and "cupy" in map(str, parameters.params.values()):
+        yield from stand_in(monkeypatch)
+    else:
+        yield
