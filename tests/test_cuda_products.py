@@ -294,7 +294,8 @@ def test_the_checks_see_a_call_that_depends_on_its_blocks():
     tail = Struct("Gradient<true, false>", (np.int32(40), out, Code("nullptr")))
     # every block makes every tile, and adds it
     wrong = dataclasses.replace(
-        call.with_arguments(*call.arguments[:-1], tail),
+        call,
+        arguments=(*call.arguments[:-1], tail),
         formulas="struct All { template <bool A, bool B, class Tail> static __device__ void "
         "product(Team, int rows, int columns, int inner, const Matrix<real> &a, "
         f"const Matrix<real> &b, const Tail &tail) {{ {call.function.split('::')[0]}::"

@@ -23,7 +23,6 @@ from .calls import (
     THREADS,
     Call,
     Code,
-    Local,
     Struct,
     c_type,
     share,
@@ -91,10 +90,8 @@ def multiply(rows: Rows, grad: Any, slope: Any) -> Call:
 
 def gather(rows: Rows, x: Any, order: Code, out: Any) -> Call:
     """out (B, I) = rows of x (N, I), of any numeric dtype, in an order (an ``Order``)."""
-    function = f"gather<{c_type(x.dtype)}>"
-    if x.dtype == np.float16:
-        function = "gather_halves"
-        x = x if isinstance(x, Local) else x.view(np.uint16)
+    halves = x.dtype == np.float16
+    function = "gather_halves" if halves else f"gather<{c_type(x.dtype)}>"
     return _each_element(function, rows, out, x, order, out)
 
 
