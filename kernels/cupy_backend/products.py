@@ -175,6 +175,30 @@ def choose_tile(rows: int, columns: int, precision: str) -> Tile | TensorTile:
     return smallest
 
 
+def choose_strip(rows: int, columns: int) -> tuple[int, int]:
+    """A thread's share of a small product: the largest that keeps a block busy, else the smallest.
+
+    Parameters
+    ----------
+    rows, columns : int
+
+    Returns
+    -------
+    tuple of int
+        Rows and columns.
+
+    Examples
+    --------
+    >>> choose_strip(64, 64), choose_strip(32, 10)
+    ((4, 4), (1, 4))
+    """
+    *larger, smallest = STRIPS
+    for height, width in larger:
+        if -(-rows // height) * -(-columns // width) >= THREADS:
+            return height, width
+    return smallest
+
+
 def _tiles(tile: Tile | TensorTile, rows: int, columns: int) -> int:
     """Tiles of a result."""
     return -(-rows // tile.rows) * -(-columns // tile.columns)
@@ -450,13 +474,13 @@ def _product(
         raise ValueError(f"precision is {precision!r} for {where}, which take 'float32' alone")
     files += ("products",)
     if small:
-        height, width = _choose_strip(*shape)
+        height, width = choose_strip(*shape)
         way, shared = f"Strip<{height}, {width}, {_spell(_are_aligned(operands))}>", 0
-        blocks = share(-(-shape[0] // height) * -(-shape[1] // width))
+        blocks, at_once = share(-(-shape[0] // height) * -(-shape[1] // width)), 1
     else:
         tile = choose_tile(*shape, dtype if precision == "float32" else precision)
         shared = tile.shared(transposed, np.dtype(dtype).itemsize)
-        way, blocks = tile.spell(shared), _tiles(tile, *shape)
+        way, blocks, at_once = tile.spell(shared), _tiles(tile, *shape), BLOCKS_AT_ONCE
         files += ("tensor",) if precision != "float32" else ()
     return Call(
         f"{way}::product<{', '.join(map(_spell, transposed))}>",
@@ -466,17 +490,8 @@ def _product(
         files,
         formulas,
         shared,
-        BLOCKS_AT_ONCE,
+        at_once,
     )
-
-
-def _choose_strip(rows: int, columns: int) -> tuple[int, int]:
-    """The largest strips that keep a block's threads busy, else the smallest."""
-    *larger, smallest = STRIPS
-    for height, width in larger:
-        if -(-rows // height) * -(-columns // width) >= THREADS:
-            return height, width
-    return smallest
 
 
 def _are_aligned(operands: Sequence[Any]) -> bool:
