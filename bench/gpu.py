@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -156,11 +157,11 @@ def figures_of(part: str, rounds: int | None, quick: bool) -> Iterator[Figure]:
     print(f"{part} ...", file=sys.stderr)
     command = [sys.executable, "-m", "bench.gpu", "--part", part]
     command += ["--quick"] * quick + (["--rounds", str(rounds)] if rounds else [])
-    most = PARTS[part][1]
+    most, begun = PARTS[part][1], time.monotonic()
     process = subprocess.Popen(
         command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
-    limit = threading.Timer(most, process.terminate)
+    limit = threading.Timer(most, _stop, [process])
     limit.start()
     try:
         assert process.stdout
@@ -168,30 +169,24 @@ def figures_of(part: str, rounds: int | None, quick: bool) -> Iterator[Figure]:
             for line in lines:
                 where, what = json.loads(line)
                 yield tuple(where), what
+        status = process.wait()
     finally:
-        is_late = not limit.is_alive()
         limit.cancel()
-        status = _end(process)
+        if process.poll() != 0:
+            _stop(process)
     if status != 0:
+        is_late = time.monotonic() - begun >= most
         reason = f"took more than {most:.0f} s" if is_late else f"ended with status {status}"
         yield (FAILURES, part), reason
 
 
-def _end(process: subprocess.Popen[str]) -> int:
-    """The status of a part that has closed its output, or that is told to end."""
-    try:
-        status = process.wait(1.0)
-    except subprocess.TimeoutExpired:
-        process.terminate()
-        try:
-            status = process.wait(_GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            status = -signal.SIGKILL
-    if status != 0:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # libraries that sleep would do so for ever
-        process.wait()
-    return status
+def _stop(process: subprocess.Popen[str]) -> None:
+    """Tell a part to end; end what is left of it and of the processes that it has started."""
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_GRACE_SECONDS)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # some may sleep until they are asked, for ever
 
 
 def _answer(part: str, rounds: int | None, quick: bool) -> None:

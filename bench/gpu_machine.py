@@ -40,11 +40,12 @@ _CHAINS_OF_FMA = f"""(real *out, real factor, real term, int count) {{
 _MEETINGS = """(unsigned *arrivals, int count) {
   for (int step = 0; step < count; ++step) grid_barrier(arrivals);
 }"""
-_SEEN_MEETINGS = """(unsigned *arrivals, volatile int *places, int *early, int count) {
+_SEEN_MEETINGS = """(unsigned *arrivals, int *places, int *early, int count) {
   for (int step = 1; step <= count; ++step) {
     if (threadIdx.x == 0) places[blockIdx.x] = step;
     grid_barrier(arrivals);
-    if (threadIdx.x == 0 && places[(blockIdx.x + 1) % gridDim.x] < step) *early = 1;
+    const volatile int *next = places + (blockIdx.x + 1) % gridDim.x;
+    if (threadIdx.x == 0 && *next < step) *early = 1;
   }
 }"""
 

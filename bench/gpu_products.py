@@ -14,13 +14,14 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 import reference
 from checks import assert_close, product_bound
 
 from fastnn.kernels.contract import DTYPES, Activation
-from fastnn.kernels.cupy_backend import operations, products
+from fastnn.kernels.cupy_backend import choice, operations, products
 from fastnn.kernels.cupy_backend.cublas import Gemm
 from fastnn.kernels.cupy_backend.device import Device, Work
 from fastnn.kernels.formulas import ACTIVATIONS
@@ -105,14 +106,8 @@ def forward(device: Device, batch: int, inputs: int, outputs: int, dtype: str) -
     bias = np.linspace(-1, 1, outputs).astype(dtype)
     there, matrix, added = (device.array(array) for array in (x, weight, bias))
     y, slope = (device.empty((batch, outputs), dtype) for _ in range(2))
-    rows = np.int32(batch)
-    works = {
-        "fastnn": [products.linear(rows, there, matrix, added, y, slope, _RELU, None)],
-        "cublas": [
-            Gemm(there, matrix, y),
-            products.tail(rows, y, added, y, slope, _RELU, None),
-        ],
-    }
+    arrays = there, matrix, added, y, slope
+    works = _either_way(lambda: choice.linear(np.int32(batch), *arrays, _RELU))
     plain = _product(works, y, x, weight)
     expected = np.maximum(plain.expected + reference.float64(bias), 0)
     return plain._replace(expected=expected, scale=plain.scale + np.abs(bias))
@@ -123,14 +118,9 @@ def by_inputs(device: Device, batch: int, inputs: int, outputs: int, dtype: str)
     grad, weight = _operands(dtype, (batch, outputs), (inputs, outputs))
     slope = np.resize(np.array([1, 0, 2], dtype), (batch, inputs))
     there, matrix, factor = (device.array(array) for array in (grad, weight, slope))
-    out, rows = device.empty((batch, inputs), dtype), np.int32(batch)
-    works = {
-        "fastnn": [products.linear_grad_input(rows, there, matrix, factor, out)],
-        "cublas": [
-            Gemm(there, matrix, out, transpose_b=True),
-            operations.multiply(rows, out, factor),
-        ],
-    }
+    out = device.empty((batch, inputs), dtype)
+    arrays = there, matrix, factor, out
+    works = _either_way(lambda: choice.linear_grad_input(np.int32(batch), *arrays))
     plain = _product(works, out, grad, weight.T)
     head = reference.float64(slope[: len(plain.expected)])
     return plain._replace(expected=plain.expected * head, scale=plain.scale * head)
@@ -142,14 +132,8 @@ def by_weights(device: Device, batch: int, inputs: int, outputs: int, dtype: str
     there, gradient = device.array(x), device.array(grad)
     out, sums = device.empty((inputs, outputs), dtype), device.empty(outputs, dtype)
     scratch = device.empty(max(1, operations.column_sums_scratch(batch, outputs)), dtype)
-    rows = np.int32(batch)
-    works = {
-        "fastnn": [products.linear_grad_weight(rows, there, gradient, out, sums)],
-        "cublas": [
-            Gemm(there, gradient, out, transpose_a=True),
-            *operations.column_sums(rows, gradient, None, sums, False, scratch),
-        ],
-    }
+    arrays = there, gradient, out, sums, False, scratch
+    works = _either_way(lambda: choice.linear_grad_weight(np.int32(batch), *arrays))
     return _product(works, out, x.T, grad)
 
 
@@ -167,6 +151,15 @@ def sizes_of(form: str, batch: int, inputs: int, outputs: int) -> tuple[int, int
         "NT": (batch, inputs, outputs),
         "TN": (inputs, outputs, batch),
     }[form]
+
+
+def _either_way(make: Callable[[], list[Work]]) -> dict[str, Sequence[Work]]:
+    """What the backend makes of a product where it takes ours, and where it takes cuBLAS'."""
+    works: dict[str, Sequence[Work]] = {}
+    for name in ("fastnn", "cublas"):
+        with mock.patch.object(products, "uses_cublas", return_value=name == "cublas"):
+            works[name] = make()
+    return works
 
 
 def _operands(dtype: str, *shapes: tuple[int, int]) -> list[np.ndarray]:

@@ -150,4 +150,4 @@ class Kernel:
 
     def _function(self, device: Device) -> Callable[..., None]:
         head = 'extern "C" __global__ void __launch_bounds__(THREADS) kernel'
-        return device.function(f"{prelude('float32', self.files, [])}\n{head}{self.text}\n", 0)
+        return device.function(f"{prelude('float32', self.files, ())}\n{head}{self.text}\n", 0)

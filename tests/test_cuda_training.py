@@ -7,19 +7,13 @@ what `fit` makes of them.
 
 from __future__ import annotations
 
-import re
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from checks import assert_close
-from cuda.compile import ARCHITECTURES, fibres, nvrtc, why_no_nvrtc
+from cuda.compile import fibres
 from cuda.fixtures import stand_in
-from cuda.require import require
 from test_plans import (
-    BACKENDS,
     Session,
-    activation,
     assert_same_bits,
     assert_trained,
     dense_plan,
@@ -28,12 +22,9 @@ from test_plans import (
     trained,
 )
 
-import fastnn
-from fastnn.kernels.contract import Activation, Binding, Dropout, Plan
-from fastnn.kernels.cupy_backend import choice, persistent, products, run
-from fastnn.kernels.cupy_backend.calls import Call
+from fastnn.kernels.contract import Plan
+from fastnn.kernels.cupy_backend import choice, persistent, run
 from fastnn.kernels.cupy_backend.device import Device
-from fastnn.kernels.cupy_backend.memory import Memory
 from fastnn.kernels.cupy_backend.program import Item
 
 WAYS = ("graph", "block", "grid", "cublas", "streamed")
@@ -191,9 +182,7 @@ def test_a_barrier_less_is_seen(take, monkeypatch):
     take("grid")
     expected = trained("cupy", plan, data)
     found = persistent.barriers
-    places = [
-        place for place, wait in enumerate(found(list(_items(plan, data)))) if wait == "grid"
-    ]
+    places = [place for place, wait in enumerate(found(list(_items(plan, data)))) if wait == "grid"]
     assert len(places) > 4
     unseen = []
     for place in places:
@@ -223,4 +212,6 @@ def _same_bits(plan, data, order, expected) -> bool:
         session.begin()
         if session.finish() != "done":
             return False
-    return all(np.array_equal(session.arrays[name], expected.arrays[name]) for name in expected.arrays)
+    return all(
+        np.array_equal(session.arrays[name], expected.arrays[name]) for name in expected.arrays
+    )

@@ -1,7 +1,8 @@
-"""A CUDA device for tests: the stand-in for CuPy, in CuPy's place."""
+"""A CUDA device for tests: a real one through CuPy, or the stand-in in CuPy's place."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -13,6 +14,26 @@ from fastnn.kernels.cupy_backend import device
 from .compile import why_no_gxx
 from .require import require
 from .standin import cublas_library, install
+
+
+@functools.cache
+def why_no_device() -> str | None:
+    """What is missing for a real device, or None where there is one."""
+    return backends.why_missing("cupy")
+
+
+@pytest.fixture
+def cupy_module(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """CuPy itself where there is a device, else its stand-in."""
+    yield from cupy_here(monkeypatch)
+
+
+def cupy_here(patch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The same, for other fixtures to yield from."""
+    if why_no_device() is None:
+        yield backends.get_backend("cupy").module
+    else:
+        yield from stand_in(patch)
 
 
 def stand_in(patch: pytest.MonkeyPatch, total_bytes: int = 1 << 34) -> Iterator[ModuleType]:
