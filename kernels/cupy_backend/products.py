@@ -18,7 +18,7 @@ import numpy as np
 
 from ..contract import IDENTITY, Activation
 from ..formulas import UpdateFormula
-from .calls import NO_ARRAY, NO_MATRIX, THREADS, Call, Code, Struct, share
+from .calls import NO_ARRAY, NO_MATRIX, THREADS, Call, Code, Rows, Struct, share
 from .formulas import activation_struct, update_struct
 
 WAVE = 128
@@ -236,7 +236,7 @@ def matmul(
 
 
 def linear(
-    rows: int | Code,
+    rows: Rows,
     x: Any,
     weight: Any,
     bias: Any,
@@ -250,7 +250,7 @@ def linear(
 
     Parameters
     ----------
-    rows : int or Code
+    rows : np.int32 or Code
     x : array, (B, I)
     weight : array, (I, O)
     bias : array, (O,), or None
@@ -277,7 +277,7 @@ def linear(
 
 
 def finish_linear(
-    rows: int | Code,
+    rows: Rows,
     bias: Any,
     y: Any,
     slope: Any = None,
@@ -302,14 +302,12 @@ def finish_linear(
     return Call("finish", arguments, dtype, blocks, (*files, "products"), text)
 
 
-def linear_grad_input(
-    rows: int | Code, grad: Any, weight: Any, slope: Any, out: Any, **how: Any
-) -> Call:
+def linear_grad_input(rows: Rows, grad: Any, weight: Any, slope: Any, out: Any, **how: Any) -> Call:
     """out = (grad weight') * slope.
 
     Parameters
     ----------
-    rows : int or Code
+    rows : np.int32 or Code
     grad : array, (B, O)
     weight : array, (I, O)
     slope : array, (B, I), or None
@@ -329,7 +327,7 @@ def linear_grad_input(
 
 
 def linear_grad_weight(
-    rows: int | Code,
+    rows: Rows,
     x: Any,
     grad: Any,
     grad_weight: Any,
@@ -341,7 +339,7 @@ def linear_grad_weight(
 
     Parameters
     ----------
-    rows : int or Code
+    rows : np.int32 or Code
     x : array, (B, I)
     grad : array, (B, O)
     grad_weight : array, (I, O)
@@ -393,12 +391,12 @@ class Update:
     scale: Any = field(default=Code("real(1)"))
 
 
-def update_weight(rows: int | Code, x: Any, grad: Any, update: Update, **how: Any) -> Call:
+def update_weight(rows: Rows, x: Any, grad: Any, update: Update, **how: Any) -> Call:
     """An optimizer's step with the gradients x' grad and column sums of grad, stored nowhere.
 
     Parameters
     ----------
-    rows : int or Code
+    rows : np.int32 or Code
     x : array, (B, I)
     grad : array, (B, O)
     update : Update
@@ -430,7 +428,7 @@ def update_weight(rows: int | Code, x: Any, grad: Any, update: Update, **how: An
 
 
 def _activation_tail(
-    bias: Any, y: Any, slope: Any, activation: Activation, place: Code | None
+    bias: Any, y: Any, slope: Any, activation: Activation, place: Code | Struct | None
 ) -> tuple[Struct, str, tuple[str, ...]]:
     """A tail that ends in an activation, the text of its formula, and the file of its mask."""
     formula, text = activation_struct(activation, np.dtype(y.dtype).name)
@@ -447,7 +445,7 @@ def _activation_tail(
 
 
 def _outer_product(
-    rows: int | Code, x: Any, grad: Any, tail: Struct, shape: tuple[int, int], **rest: Any
+    rows: Rows, x: Any, grad: Any, tail: Struct, shape: tuple[int, int], **rest: Any
 ) -> Call:
     sizes = (np.int32(shape[0]), np.int32(shape[1]), _count(rows))
     return _product(sizes, shape, (x, grad), (True, False), tail, **rest)
@@ -505,11 +503,11 @@ def _stride(array: Any) -> int:
     return array.stride if hasattr(array, "stride") else array.strides[0] // array.dtype.itemsize
 
 
-def _count(rows: int | Code) -> Any:
+def _count(rows: Rows) -> Any:
     return rows if isinstance(rows, Code) else np.int32(rows)
 
 
-def _capacity(rows: int | Code, array: Any) -> int:
+def _capacity(rows: Rows, array: Any) -> int:
     """Rows that there can be."""
     return array.shape[0] if isinstance(rows, Code) else int(rows)
 
