@@ -130,14 +130,20 @@ class Loss:
         total = float(rows) if weights is None else float(weights.sum(dtype=np.float64))
         scale = float(NumpyMath("float64").evaluate(batch_scale, np.float64(total)))
         empty = arrays.module_of(outputs).empty
-        records = [empty(rows, outputs.dtype) for _ in range(2)]
-        placed = [
-            None if values is None else arrays.beside(outputs, values)
-            for values in (targets, weights)
-        ]
-        for_array(outputs).loss(outputs, *placed, scale, grad, *records, self.use)
+        row_losses, row_hits = (empty(rows, outputs.dtype) for _ in range(2))
+        for_array(outputs).loss(
+            outputs,
+            arrays.beside(outputs, targets),
+            None if weights is None else arrays.beside(outputs, weights),
+            scale,
+            grad,
+            row_losses,
+            row_hits,
+            self.use,
+        )
         loss, hits = (
-            float(arrays.to_host("records", values).sum(dtype=np.float64)) for values in records
+            float(arrays.to_host("records", values).sum(dtype=np.float64))
+            for values in (row_losses, row_hits)
         )
         return loss * scale, hits
 

@@ -1,21 +1,19 @@
 """Products of the CUDA backend: device functions run on the CPU, and compiled by NVRTC.
 
-What every backend must do is said in ``test_operations``; those tests run here by tiles of every
-shape and by strips. Below stands what only these have: tails, rows known late, tensor cores, and
-what the compilers say.
+What every backend must do is said in ``test_operations``; those tests run here by the tiles that
+their shapes take. Below stand the other tiles and strips, and what only these have: tails, rows
+known late, tensor cores, and what the compilers say.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import reference
 from checks import (
-    Bound,
     assert_close,
     guarded,
     is_poison,
@@ -28,7 +26,7 @@ from cuda.calls import USUAL_SHARED, judge, run
 from cuda.compile import ARCHITECTURES, KernelError
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_formulas import CASES, bound as formula_bound, reference_optimizer, scalars_of
+from test_formulas import scalars_of
 from test_operations import (  # noqa: F401 - collected here, with the backend below
     DTYPES,
     every_dtype,
@@ -36,21 +34,30 @@ from test_operations import (  # noqa: F401 - collected here, with the backend b
     test_linear,
     test_linear_grad_input,
     test_linear_grad_weight,
-    test_linear_with_an_activation,
-    test_matmul,
     test_products_of_denormals,
     test_products_of_nan_and_infinity,
+    widened,
+    within,
 )
 
 from fastnn.kernels.contract import IDENTITY, Activation, Dropout
 from fastnn.kernels.cupy_backend import products
 from fastnn.kernels.cupy_backend.calls import Code, Local, Struct
 from fastnn.kernels.formulas import ACTIVATIONS, UPDATES
+from fastnn.kernels.numpy_backend.operations import Operations
 
 PRECISIONS = ("tf32", "bf16")
 FORMS = [(False, False), (False, True), (True, False), (True, True)]
-# rows and columns of results that come by each tile where one tile is enough of a wave
-SHAPES = [(131, 140), (69, 65), (40, 37), (30, 20), (67, 9), (11, 13), (1, 1), (3, 70)]
+# rows and columns of results that come by each tile, or strip, where tiles need not be many
+SHAPES = [(131, 140), (63, 61), (30, 20), (67, 9), (11, 13), (1, 1)]
+STRIP_SHAPES = [(131, 140), (47, 45), (2, 70)]
+
+every_form = pytest.mark.parametrize("form", FORMS, ids=["NN", "NT", "TN", "TT"])
+every_start = pytest.mark.parametrize("odd", [False, True], ids=["aligned", "between vectors"])
+
+
+def every_shape(shapes):
+    return pytest.mark.parametrize("shape", shapes, ids="{0[0]}x{0[1]}".format)
 
 
 class DeviceProducts:
@@ -73,23 +80,36 @@ class DeviceProducts:
         run(products.linear_grad_weight(len(x), *arguments, **self.how))
 
 
-@pytest.fixture(params=["tiles", "strips"])
-def backend(request, monkeypatch):
+@pytest.fixture
+def backend():
+    return DeviceProducts()
+
+
+@pytest.fixture
+def large_tiles(monkeypatch):
+    """Results of one tile are large enough for it."""
     monkeypatch.setattr(products, "WAVE", 1)
+
+
+@pytest.fixture(params=["tiles", "strips"])
+def way(request, large_tiles):
     return DeviceProducts(small=request.param == "strips")
 
 
-def operands(dtype, sizes, form, offset=0, seed=0):
-    """Both operands of a product, read-only, as parts of wider arrays."""
+def operands(dtype, sizes, form, odd=False):
+    """Both operands of a product; NaN lies behind each row.
+
+    Rows start at multiples of four numbers, or, if ``odd``, anywhere.
+    """
     rows, inner, columns = sizes
-    rng = np.random.default_rng(seed)
-    shapes = [(rows, inner), (inner, columns)]
+    rng = np.random.default_rng(0)
     parts = []
-    for (height, width), transposed in zip(shapes, form, strict=True):
-        height, width = (width, height) if transposed else (height, width)
-        part = random(rng, dtype, height, width + offset, strided=offset > 0)[:, offset:]
-        part.flags.writeable = False
-        parts.append(part)
+    for shape, transposed in zip([(rows, inner), (inner, columns)], form, strict=True):
+        height, width = shape[::-1] if transposed else shape
+        stride = width // 2 * 2 + 3 if odd else width // 4 * 4 + 4
+        wide = np.full((height, stride), np.nan, dtype)
+        wide[:, :width] = rng.normal(size=(height, width))
+        parts.append(wide[:, :width])
     return parts
 
 
@@ -101,60 +121,66 @@ def plain(pair, form):
 # ---- every tile ----
 
 
-@pytest.mark.parametrize("offset", [0, 1], ids=["aligned", "between vectors"])
-@pytest.mark.parametrize("form", FORMS, ids=["NN", "NT", "TN", "TT"])
-@pytest.mark.parametrize("shape", SHAPES, ids="{0[0]}x{0[1]}".format)
-@every_dtype
-def test_every_tile(backend, dtype, shape, form, offset):
-    """Inner sizes of no slab, part of one, several, and more than there are stages."""
-    for inner in (0, 1, 7, 64, 203):
-        a, b = operands(dtype, (shape[0], inner, shape[1]), form, offset)
+def check_matmul(backend, dtype, shape, form, odd, inners, rounded=np.asarray):
+    for inner in inners:
+        pair = operands(dtype, (shape[0], inner, shape[1]), form, odd)
+        for operand in pair:
+            operand.flags.writeable = False
         out, check = guarded(shape, dtype)
-        backend.matmul(a, b, out, *form)
-        left, right = plain((a, b), form)
+        backend.matmul(*pair, out, *form)
+        left, right = (rounded(operand) for operand in plain(pair, form))
         bound = product_bound(dtype, inner, magnitude(left, right))
         assert_close(out, reference.matmul(left, right), bound)
         check()
 
 
-def test_the_shapes_come_by_every_tile(monkeypatch):
-    monkeypatch.setattr(products, "WAVE", 1)
+@every_start
+@every_form
+@every_shape(SHAPES)
+@every_dtype
+def test_every_tile(large_tiles, dtype, shape, form, odd):
+    """Inner sizes of no slab, part of one, and more slabs than there are stages."""
+    check_matmul(DeviceProducts(), dtype, shape, form, odd, (0, 7, 203))
+
+
+@every_start
+@every_form
+@every_shape(STRIP_SHAPES)
+def test_every_strip(shape, form, odd):
+    check_matmul(DeviceProducts(small=True), "float32", shape, form, odd, (0, 4, 23))
+
+
+@every_start
+def test_strips_of_float64(odd):
+    check_matmul(DeviceProducts(small=True), "float64", (47, 45), FORMS[0], odd, (0, 4, 23))
+
+
+def test_the_shapes_come_by_every_tile(large_tiles):
     for precision, tiles in products.TILES.items():
         assert {products.choose_tile(*shape, precision) for shape in SHAPES} == set(tiles)
+    assert {products.choose_strip(*shape) for shape in STRIP_SHAPES} == set(products.STRIPS)
 
 
-SIZE = st.integers(0, 150)
+SIZE = st.integers(0, 140)
 
 
-@settings(max_examples=40)
-@given(
-    st.sampled_from(DTYPES),
-    st.tuples(SIZE, SIZE, SIZE),
-    st.sampled_from(FORMS),
-    st.integers(0, 5),
-    st.booleans(),
-)
-def test_a_product_of_any_shape(dtype, sizes, form, offset, small):
-    a, b = operands(dtype, sizes, form, offset)
-    out, check = guarded((sizes[0], sizes[2]), dtype)
-    DeviceProducts(small=small).matmul(a, b, out, *form)
-    left, right = plain((a, b), form)
-    bound = product_bound(dtype, sizes[1], magnitude(left, right))
-    assert_close(out, reference.matmul(left, right), bound)
-    check()
+@settings(max_examples=25)
+@given(st.sampled_from(DTYPES), st.tuples(SIZE, SIZE, SIZE), st.sampled_from(FORMS), st.booleans())
+def test_a_product_of_any_shape(dtype, sizes, form, odd):
+    rows, inner, columns = sizes
+    check_matmul(DeviceProducts(), dtype, (rows, columns), form, odd, (inner,))
 
 
-@pytest.mark.parametrize("form", FORMS, ids=["NN", "NT", "TN", "TT"])
+@every_form
 @pytest.mark.parametrize("spoiled", [0, 1], ids=["a", "b"])
-@pytest.mark.parametrize("shape", [(131, 140), (40, 37), (11, 13)], ids="{0[0]}x{0[1]}".format)
-@every_dtype
-def test_nan_stays_in_its_row_or_column(backend, dtype, shape, spoiled, form):
+@every_shape([(131, 140), (30, 20), (11, 13)])
+def test_nan_stays_in_its_row_or_column(way, shape, spoiled, form):
     """Also in the last one, beside which a tile holds zeros."""
-    a, b = (operand.copy() for operand in operands(dtype, (shape[0], 37, shape[1]), form))
-    lines = plain((a, b), form)[spoiled].swapaxes(0, spoiled)  # each belongs to a row, or column
+    pair = operands("float32", (shape[0], 37, shape[1]), form)
+    lines = plain(pair, form)[spoiled].swapaxes(0, spoiled)  # each belongs to a row, or column
     lines[-1, -1], lines[0, 5] = np.nan, np.inf
-    out, check = guarded(shape, dtype)
-    backend.matmul(a, b, out, *form)
+    out, check = guarded(shape, "float32")
+    way.matmul(*pair, out, *form)
     by_line = out.swapaxes(0, spoiled)
     assert np.isnan(by_line[-1]).all()
     assert np.isinf(by_line[0]).all()
@@ -165,7 +191,38 @@ def test_nan_stays_in_its_row_or_column(backend, dtype, shape, spoiled, form):
 # ---- tails ----
 
 
-@pytest.mark.parametrize("shape", [(69, 130), (11, 13)], ids="{0[0]}x{0[1]}".format)
+@every_shape([(131, 140), (30, 37)])
+def test_linear_by_every_way(way, shape):
+    """An activation and its slope of a sum with a bias, in tiles of one group and of several."""
+    rng = np.random.default_rng(0)
+    x, weight = random(rng, "float32", shape[0], 37), random(rng, "float32", 37, shape[1])
+    bias = random(rng, "float32", shape[1])
+    y, check = guarded(shape, "float32")
+    slope, check_slope = guarded(shape, "float32")
+    way.linear(x, weight, bias, y, slope, Activation(ACTIVATIONS["tanh"]))
+    z = reference.linear(x, weight, bias)
+    by_sum = product_bound("float32", 38, magnitude(x, weight) + np.abs(bias))
+    bound = widened(by_sum, 1.0, within("float32", 8, 1.0))  # no slope of tanh is above 1
+    assert_close(y, np.tanh(z), bound)
+    assert_close(slope, 1 - np.tanh(z) ** 2, bound)
+    check()
+    check_slope()
+
+
+@every_shape([(131, 140), (30, 37)])
+def test_input_gradients_by_every_way(way, shape):
+    rng = np.random.default_rng(0)
+    grad, weight = random(rng, "float32", shape[0], 37), random(rng, "float32", shape[1], 37)
+    slope = random(rng, "float32", *shape)
+    out, check = guarded(shape, "float32")
+    way.linear_grad_input(grad, weight, slope, out)
+    expected = reference.matmul(grad, weight.T) * slope
+    size = magnitude(grad, weight.T) * np.abs(slope)
+    assert_close(out, expected, product_bound("float32", 38, size))
+    check()
+
+
+@every_shape([(69, 130), (11, 13)])
 @every_dtype
 def test_dropout(backend, dtype, shape):
     rng = np.random.default_rng(0)
@@ -190,15 +247,15 @@ def test_dropout(backend, dtype, shape):
     check_slope()
 
 
-@pytest.mark.parametrize("shape", [(131, 140), (40, 37), (67, 9)], ids="{0[0]}x{0[1]}".format)
-@every_dtype
-def test_later_chunks_add_their_gradients(backend, dtype, shape):
+@every_shape([(131, 140), (30, 37), (67, 9)])
+def test_later_chunks_add_their_gradients(way, shape):
+    dtype = "float32"
     rng = np.random.default_rng(0)
     x, grad = random(rng, dtype, 90, shape[0]), random(rng, dtype, 90, shape[1])
     grad_weight, check = guarded(shape, dtype)
     grad_bias, check_bias = guarded(shape[1], dtype)
-    backend.linear_grad_weight(x[:50], grad[:50], grad_weight, grad_bias)
-    backend.linear_grad_weight(x[50:], grad[50:], grad_weight, grad_bias, adds=True)
+    way.linear_grad_weight(x[:50], grad[:50], grad_weight, grad_bias)
+    way.linear_grad_weight(x[50:], grad[50:], grad_weight, grad_bias, adds=True)
     _, by_weight, by_bias = reference.linear_backward(x, np.zeros(shape), grad)
     assert_close(grad_weight, by_weight, product_bound(dtype, 90, magnitude(x.T, grad)))
     assert_close(grad_bias, by_bias, sum_bound(dtype, grad, axis=0))
@@ -206,45 +263,86 @@ def test_later_chunks_add_their_gradients(backend, dtype, shape):
     check_bias()
 
 
-@pytest.mark.parametrize(("name", "optimizer_settings"), CASES)
-@every_dtype
-def test_update(backend, dtype, name, optimizer_settings):
-    """A step with gradients that are stored nowhere; the bias takes scalars of its own."""
-    formula, number = UPDATES[name], np.dtype(dtype).type
+@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("rows", [0, 63, 300])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_gradients_by_slices_of_the_batch(rows, count, with_bias):
+    rng = np.random.default_rng(0)
+    x, grad = random(rng, "float32", rows, 37), random(rng, "float32", rows, 9)
+    grad_weight, check = guarded((37, 9), "float32")
+    grad_bias, check_bias = guarded(9, "float32")
+    grad_weight[...] = grad_bias[...] = 1
+    partial = poisoned((count * 38, 9), "float32")
+    bias = grad_bias if with_bias else None
+    run(*products.sliced_grad_weight(rows, x, grad, grad_weight, bias, partial, adds=True))
+    size = magnitude(x.T, grad)
+    bound = product_bound("float32", rows + 1, 1 + size)
+    assert_close(grad_weight, 1 + reference.matmul(x.T, grad), bound)
+    if with_bias:
+        total = np.vstack([np.ones((1, 9), "float32"), grad])
+        assert_close(grad_bias, total.sum(axis=0, dtype=float), sum_bound("float32", total, axis=0))
+    else:
+        assert (grad_bias == 1).all()
+    check()
+    check_bias()
+
+
+@given(st.integers(0, 20_000), st.integers(1, 3000), st.integers(1, 3000))
+def test_slices_fill_a_wave_and_are_not_too_thin(rows, inputs, outputs):
+    count = products.slices(rows, inputs, outputs, "float32")
+    tile = products.choose_tile(inputs, outputs, "float32")
+    tiles = -(-inputs // tile.rows) * -(-outputs // tile.columns)
+    assert count == 1 or (count * tiles <= products.WAVE and rows >= count * products.LEAST_SHARE)
+
+
+def test_slabs_divide_slices():
+    for tiles in products.TILES.values():
+        for tile in tiles:
+            groups = getattr(tile, "groups", 1)
+            assert products._SLAB % (groups * tile.depth) == 0
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "rmsprop_centered_momentum"])
+def test_update(way, name):
+    """As gradients that are stored and then used; the bias takes scalars of its own."""
+    formula, dtype = UPDATES[name], np.dtype("float32")
     rng = np.random.default_rng(0)
     x, grad = random(rng, dtype, 21, 12), random(rng, dtype, 21, 7)
-    both = random(rng, dtype, 13, 8)[:, :7]  # the bias is the last row
-    starts = formula.initial_slots(**optimizer_settings)
-    slots = [np.full((13, 8), start, dtype)[:, :7] for start in starts]
-    gradient = np.vstack([x.astype(np.float64).T @ grad, grad.sum(axis=0, dtype=np.float64)])
-    limit, scale = 2.0, 0.75
-    expected = both.astype(np.float64)
-    clipped = np.clip(scale * gradient, -limit, limit)
-    rates = (0.05, 0.02)
-    for part, rate in ((slice(0, 12), rates[0]), (slice(12, 13), rates[1])):
-        optimizer = reference_optimizer(name, rate, optimizer_settings)
-        expected[part] = optimizer.step(expected[part], clipped[part])
-    scalars = [np.array(scalars_of(name, 1, rate, optimizer_settings), dtype) for rate in rates]
+    gradients = np.empty((13, 7), dtype)
+    way.linear_grad_weight(x, grad, gradients[:12], gradients[12])
+    parameters, *slots = arrays = [
+        np.abs(random(rng, dtype, 13, 7)) for _ in range(1 + len(formula.slots))
+    ]
+    scalars = [np.array(scalars_of(name, 3, rate, {}), dtype) for rate in (0.05, 0.02)]
+    expected = [array.copy() for array in arrays]
+    for part, numbers in zip((slice(0, 12), slice(12, 13)), scalars, strict=True):
+        weight, *moved = (array[part] for array in expected)
+        Operations().update(weight, gradients[part], moved, numbers, formula, 2.0, 0.75)
     update = products.Update(
         formula,
-        both[:12],
-        [slot[:12] for slot in slots],
-        scalars[0],
-        both[12],
-        [slot[12] for slot in slots],
-        scalars[1],
-        number(limit),
-        number(scale),
+        weight=parameters[:12],
+        weight_slots=[slot[:12] for slot in slots],
+        weight_scalars=scalars[0],
+        bias=parameters[12],
+        bias_slots=[slot[12] for slot in slots],
+        bias_scalars=scalars[1],
+        clip_value=dtype.type(2.0),
+        scale=dtype.type(0.75),
     )
-    run(products.update_weight(21, x, grad, update, **backend.how))
-    # Signs of gradients near 0, and quotients of a gradient and its size, magnify its rounding
-    error = product_bound(dtype, 21, np.vstack([magnitude(x.T, grad), np.abs(grad).sum(axis=0)]))
-    certain = np.abs(gradient) > 1e3 * error.maximum
-    assert certain.mean() > 0.9
-    expected = np.where(certain, expected, both)
-    rounding = formula_bound(dtype, 1 + np.abs(expected))
-    by_gradient = 0.05 * 1e-3 + error.maximum  # learning rate times relative, and absolute, error
-    assert_close(both, expected, Bound(rounding.maximum + by_gradient, rounding.rms + by_gradient))
+    run(products.update_weight(21, x, grad, update, **way.how))
+    for array, truth in zip(arrays, expected, strict=True):
+        assert_close(array, truth, within(dtype, 8, 1 + np.abs(truth)))
+
+
+def test_update_of_a_weight_alone():
+    rng = np.random.default_rng(0)
+    x, grad, weight = (random(rng, "float32", *shape) for shape in ((5, 3), (5, 4), (3, 4)))
+    expected = weight - 0.5 * reference.matmul(x.T, grad)
+    scalars = np.array(scalars_of("sgd", 1, 0.5, {}), "float32")
+    update = products.Update(UPDATES["sgd"], weight, (), scalars)
+    size = np.abs(weight) + magnitude(x.T, grad)
+    run(products.update_weight(5, x, grad, update))
+    assert_close(weight, expected, product_bound("float32", 7, size))
 
 
 # ---- what a call takes ----
@@ -294,7 +392,8 @@ def test_the_checks_see_a_call_that_depends_on_its_blocks():
     tail = Struct("Gradient<true, false>", (np.int32(40), out, Code("nullptr")))
     # every block makes every tile, and adds it
     wrong = dataclasses.replace(
-        call.with_arguments(*call.arguments[:-1], tail),
+        call,
+        arguments=(*call.arguments[:-1], tail),
         formulas="struct All { template <bool A, bool B, class Tail> static __device__ void "
         "product(Team, int rows, int columns, int inner, const Matrix<real> &a, "
         f"const Matrix<real> &b, const Tail &tail) {{ {call.function.split('::')[0]}::"
@@ -332,9 +431,7 @@ def test_a_tile_is_not_half_empty(precision, rows, columns):
 def test_block_memory_is_the_usual():
     for precision, tiles in products.TILES.items():
         itemsize = 8 if precision == "float64" else 4
-        assert all(
-            tile.shared(form, itemsize) <= USUAL_SHARED for tile in tiles for form in FORMS
-        )
+        assert all(tile.shared(form, itemsize) <= USUAL_SHARED for tile in tiles for form in FORMS)
 
 
 def test_cublas_by_the_stated_rule():
@@ -399,32 +496,31 @@ def as_bf16(values):
 ROUNDED = {"tf32": as_tf32, "bf16": as_bf16}
 
 
-@pytest.mark.parametrize("offset", [0, 1], ids=["aligned", "between vectors"])
-@pytest.mark.parametrize("form", FORMS, ids=["NN", "NT", "TN", "TT"])
-@pytest.mark.parametrize("shape", SHAPES, ids="{0[0]}x{0[1]}".format)
-@pytest.mark.parametrize("precision", ["exact", *PRECISIONS])
-def test_tensor_tiles(monkeypatch, precision, shape, form, offset):
-    monkeypatch.setattr(products, "WAVE", 1)
-    for inner in (0, 5, 71):
-        a, b = operands("float32", (shape[0], inner, shape[1]), form, offset)
-        out, check = guarded(shape, "float32")
-        how = "tf32" if precision == "exact" else precision
-        call = products.matmul(a, b, out, *form, precision=how)
-        left, right = plain((a, b), form)
-        if precision == "exact":
-            function = call.function.replace("Tf32", "Exact")
-            call = dataclasses.replace(call, function=function, formulas=EXACT)
-        else:
-            left, right = ROUNDED[precision](left), ROUNDED[precision](right)
-        run(call)
-        bound = product_bound("float32", inner, magnitude(left, right))
-        assert_close(out, reference.matmul(left, right), bound)
-        check()
+class ExactTensorProducts:
+    """Tiles for tensor cores, without what tensor cores round."""
+
+    def matmul(self, a, b, out, *form):
+        call = products.matmul(a, b, out, *form, precision="tf32")
+        function = call.function.replace("Tf32", "Exact")
+        run(dataclasses.replace(call, function=function, formulas=EXACT))
+
+
+@every_form
+@every_shape([(131, 140), (63, 61), (11, 13)])
+def test_indices_of_tensor_tiles(large_tiles, shape, form):
+    check_matmul(ExactTensorProducts(), "float32", shape, form, True, (17,))
+
+
+@every_form
+@every_shape([(63, 61), (11, 13)])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_tensor_tiles(large_tiles, precision, shape, form):
+    backend, rounded = DeviceProducts(precision=precision), ROUNDED[precision]
+    check_matmul(backend, "float32", shape, form, False, (0, 5, 71), rounded)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_tails_of_tensor_tiles(monkeypatch, precision):
-    monkeypatch.setattr(products, "WAVE", 1)
+def test_tails_of_tensor_tiles(large_tiles, precision):
     rounded = ROUNDED[precision]
     backend = DeviceProducts(precision=precision)
     rng = np.random.default_rng(0)
@@ -456,34 +552,63 @@ def test_tails_of_tensor_tiles(monkeypatch, precision):
 # ---- what the compilers say ----
 
 
-def every_call(precision):
-    """A product of each form by each tile, with the tail that is the most work."""
-    dtype = "float64" if precision == "float64" else "float32"
-    how = {"precision": precision} if precision in PRECISIONS else {}
+def heaviest_calls(dtype, **how):
+    """Products of each kind by the largest tile, with the tails that are the most work."""
+    x, weight, y = (np.empty(shape, dtype) for shape in ((4096, 5), (5, 4096), (4096, 4096)))
+    bias, gelu = np.empty(4096, dtype), Activation(ACTIVATIONS["gelu"])
+    yield products.linear(4096, x, weight, bias, y, y, gelu, Code("Place{}"), **how)
+    yield products.linear_grad_input(4096, x, weight.T, y, y, **how)
+    yield products.linear_grad_weight(5, x.T, weight, y, bias, adds=True, **how)
+
+
+def every_call(dtype, **how):
+    """Products of every form by every tile."""
     gelu = Activation(ACTIVATIONS["gelu"])
     for rows, columns in ((4096, 4096), (768, 768), (400, 400), (8192, 16), (16, 16)):
         a, b, c = (np.empty(shape, dtype) for shape in ((rows, 5), (5, columns), (rows, columns)))
         bias = np.empty(columns, dtype)
-        place = Code("Place{}")
-        yield products.linear(rows, a, b, bias, c, c, gelu, place, **how)
+        yield products.linear(rows, a, b, bias, c, c, gelu, Code("Place{}"), **how)
         yield products.linear_grad_input(rows, a, b.T, c, c, **how)
         yield products.linear_grad_weight(5, a.T, b, c, bias, adds=True, **how)
         yield products.matmul(a.T, b.T, c, True, True, **how)
+        partial = np.empty((2 * (rows + 1), columns), dtype)
+        yield from products.sliced_grad_weight(5, a.T, b, c, bias, partial, adds=True, **how)
 
 
 def every_strip(dtype):
     gelu = Activation(ACTIVATIONS["gelu"])
-    for rows in (4, 16, 64):
-        for stride in (60, 61):
-            local = SimpleNamespace(
-                dtype=np.dtype(dtype), shape=(rows, 60), ndim=2, strides=(stride * 8, 8), itemsize=8
-            )
-            yield products.linear(rows, local, local, None, local, local, gelu, small=True)
-            yield products.linear_grad_input(rows, local, local, local, local, small=True)
-            yield products.linear_grad_weight(rows, local, local, local, small=True)
+    for rows in (2, 47, 131):
+        for stride in (144, 145):
+            square = np.empty((rows, stride), dtype)[:, :rows]
+            yield products.linear(rows, square, square, None, square, square, gelu, small=True)
+            yield products.linear_grad_input(rows, square, square, square, square, small=True)
+            yield products.linear_grad_weight(rows, square, square, square, small=True)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("precision", list(products.TILES))
-def test_ptxas_has_room(precision, architecture):
-    judge({call.source(): call for call in every_call(precision)}.values(), architecture)
+KINDS = [("float64", "float32"), ("float32", "tf32"), ("float32", "bf16")]
+every_kind = pytest.mark.parametrize(("dtype", "precision"), KINDS)
+every_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
+
+
+@every_architecture
+def test_the_heaviest_kernels_fit(architecture):
+    judge(heaviest_calls("float32"), architecture)
+
+
+@every_kind
+def test_the_heaviest_kernels_of_every_kind_fit(dtype, precision):
+    judge(heaviest_calls(dtype, precision=precision), "sm_90")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "precision"), [("float32", "float32"), *KINDS])
+@every_architecture
+def test_every_kernel_fits(dtype, precision, architecture):
+    judge(every_call(dtype, precision=precision), architecture)
+
+
+@pytest.mark.slow
+@every_architecture
+@every_dtype
+def test_every_strip_fits(dtype, architecture):
+    judge(every_strip(dtype), architecture)

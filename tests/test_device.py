@@ -8,14 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 from checks import Bound, assert_close
+from cuda.fixtures import stand_in
+from cuda.standin import install
 
 import fastnn
 from fastnn import arrays, functional
 from fastnn import backend as backends
-from fastnn.kernels.cupy_backend import device as cupy_device
-from tests.cuda import compile as cuda
-from tests.cuda.require import require
-from tests.cuda.standin import cublas_library, install
 
 DTYPES = ("float32", "float64")
 SMALL = backends.training_work(weights=1000, batch_rows=32)
@@ -36,10 +34,7 @@ def nothing_chosen(monkeypatch):
 @pytest.fixture
 def cupy(nothing_chosen, monkeypatch):
     """CuPy, whose arrays lie on a GPU: its stand-in."""
-    require("g++", cuda.why_no_gxx())
-    monkeypatch.setattr(cupy_device, "load", lambda cupy: cublas_library)
-    with install() as module:
-        yield module
+    yield from stand_in(monkeypatch)
 
 
 @pytest.fixture
@@ -72,7 +67,7 @@ class Tensor:
     """An array of another library on a GPU, which exports it by DLPack or by CUDA's interface."""
 
     def __init__(self, array: Any, protocol: str, requires_grad: bool = False) -> None:
-        self.requires_grad = requires_grad
+        self._memory, self.requires_grad = array, requires_grad
         if protocol == "dlpack":
             self.__dlpack__ = array.__dlpack__
             self.__dlpack_device__ = array.__dlpack_device__
@@ -157,6 +152,18 @@ def test_a_missing_package_is_named_with_what_installs_it(no_cupy):
     with pytest.raises(RuntimeError, match="cupy is not installed"):
         model.fit(*data(), device="cuda")
     assert model.history is None and (model.arena.flat == before).all()
+
+
+@pytest.mark.parametrize("devices, words", [
+    (None, "no NVIDIA driver or device answers: cudaErrorInsufficientDriver"),
+    (0, "no NVIDIA driver or device answers: cudaErrorNoDevice"),
+])  # fmt: skip
+def test_a_missing_driver_or_device_is_named(devices, words, capsys):
+    with install(devices=devices):
+        with pytest.raises(RuntimeError, match=words):
+            network().fit(*data(), device="cuda")
+        assert backends.for_device("auto", LARGE).name == "numba"
+        assert words in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("device, chosen, expected", [
@@ -311,6 +318,16 @@ def test_training_where_the_data_lie(extra, dtype, cupy):
     assert_close(history.updates["loss"], losses, rounding(dtype, roundings, losses))
     for name, value in scores.items():
         assert_close(measured[name], value, rounding(dtype, roundings, value))
+
+
+@pytest.mark.parametrize("protocol", ["dlpack", "interface"])
+def test_tensors_of_another_library_train_without_a_copy(protocol, cupy):
+    x, y = data()
+    model, other, on_gpu = network(), network(), cupy.asarray(x)
+    model.fit(Tensor(on_gpu, protocol), Tensor(cupy.asarray(y), protocol))
+    other.fit(x, y, device="cuda")
+    np.testing.assert_array_equal(model.arena.flat, other.arena.flat)
+    assert isinstance(model.predict(Tensor(on_gpu, protocol)), cupy.ndarray)
 
 
 def test_probabilities_where_the_data_lie(cupy):
@@ -551,6 +568,10 @@ def test_an_output_on_a_gpu(cupy):
     expected = functional.matmul(x.get(), x.get())
     assert functional.matmul(x, x, out=x) is x  # over its own arguments
     assert_close(x.get(), expected, rounding("float32", 4, expected))
+    line = cupy.asarray(normal(9))
+    shifted = functional.silu(line[:8].copy())
+    functional.silu(line[:8], out=line[1:])
+    np.testing.assert_array_equal(line.get()[1:], shifted.get())
     wide = cupy.asarray(normal((4, 9)))
     out = wide[:, 2:6]
     assert functional.tanh(x, out=out) is out

@@ -22,8 +22,8 @@ def matmul(
 ) -> list[Work]:
     """The work of out = a b, either transposed first."""
     form = f"{'NT'[transpose_a]}{'NT'[transpose_b]}"
-    inner = a.shape[0 if transpose_a else 1]
-    if _by_cublas(form, *out.shape, inner, out, "float32"):
+    (rows, columns), inner = out.shape, a.shape[0 if transpose_a else 1]
+    if _by_cublas(form, rows, columns, inner, out, "float32"):
         return [Gemm(a, b, out, transpose_a, transpose_b)]
     return [products.matmul(a, b, out, transpose_a, transpose_b)]
 
@@ -85,7 +85,8 @@ def linear_grad_weight(
 
     ``scratch`` is the working memory of column sums.
     """
-    if not _by_cublas("TN", *grad_weight.shape, int(rows), grad, precision):
+    inputs, outputs = grad_weight.shape
+    if not _by_cublas("TN", inputs, outputs, int(rows), grad, precision):
         arrays = x, grad, grad_weight, grad_bias
         return [products.linear_grad_weight(rows, *arrays, adds, precision=precision)]
     works: list[Work] = [

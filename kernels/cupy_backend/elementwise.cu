@@ -7,7 +7,8 @@ constexpr int FOUR = 4, APART = 16;
 
 // The fours that a thread works on, one after another, through all rows.
 struct Fours {
-  int row, place, a_row, step_rows, step_places;
+  long long row;
+  int place, a_row, step_rows, step_places;
 
   __device__ __forceinline__ Fours(Team team, int columns) {
     constexpr int WIDE = FOUR * APART;

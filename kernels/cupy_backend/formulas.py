@@ -53,6 +53,23 @@ def activation_struct(activation: Activation, dtype: str) -> tuple[str, str]:
         The name, and the text: a constant LEARNED of n; ``value(x, learned)``; and ``apply(x,
         learned, results)``, which writes the value, the slope by x and the n slopes by learned
         numbers. ``learned`` points to the element's own n numbers.
+
+    Examples
+    --------
+    >>> from fastnn.kernels.contract import IDENTITY
+    >>> name, text = activation_struct(IDENTITY, "float32")
+    >>> print(text.replace(name, "Identity"))
+    struct Identity {
+      static constexpr int LEARNED = 0;
+      static __device__ __forceinline__ real value(real x, const real *learned) {
+        return x;
+      }
+      static __device__ __forceinline__ void apply(real x, const real *learned, real *results) {
+        const float t0 = 1.0f;
+        results[0] = x;
+        results[1] = t0;
+      }
+    };
     """
     formula, keywords = activation.formula, activation.keywords
     m = TextMath(dtype)

@@ -23,7 +23,7 @@ from .calls import (
     THREADS,
     Call,
     Code,
-    Local,
+    Rows,
     Struct,
     c_type,
     share,
@@ -32,7 +32,6 @@ from .formulas import activation_struct, loss_struct, update_struct
 
 AS_THEY_STAND = Code("Order{nullptr, 0}")
 """The order of rows that are taken from the first on."""
-Rows = np.int32 | Code
 _WARP = 32
 _LONG_ROW = 2048  # columns from which a block shares a row
 _KEPT = (16, 64)  # bytes of a row that a thread keeps in registers; few sizes, so few kernels
@@ -91,10 +90,8 @@ def multiply(rows: Rows, grad: Any, slope: Any) -> Call:
 
 def gather(rows: Rows, x: Any, order: Code, out: Any) -> Call:
     """out (B, I) = rows of x (N, I), of any numeric dtype, in an order (an ``Order``)."""
-    function = f"gather<{c_type(x.dtype)}>"
-    if x.dtype == np.float16:
-        function = "gather_halves"
-        x = x if isinstance(x, Local) else x.view(np.uint16)
+    halves = x.dtype == np.float16
+    function = "gather_halves" if halves else f"gather<{c_type(x.dtype)}>"
     return _each_element(function, rows, out, x, order, out)
 
 

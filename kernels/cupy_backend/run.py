@@ -21,8 +21,6 @@ from .program import Program
 
 _STEPS_A_GRAPH = 16
 """Steps that one replay does where as many are left: a replay costs the host some microseconds."""
-_FIRST_STEPS = 2 * _STEPS_A_GRAPH
-"""Queued before the device has shown how fast it is."""
 _MOST_STEPS = 1 << 16
 _ALL_BITS = 2**64 - 1
 
@@ -121,7 +119,8 @@ class CupyRun:
         words = [self._words[word] & _ALL_BITS for word in PROGRESS]
         self._memory.progress.set(np.array(words, np.uint64).view(np.int64))
         ready = -(-self._data.ready(row) // self.plan.batch_rows)
-        affordable = (deadline - begun) / self._pace if self._pace else _FIRST_STEPS
+        # a single step first, which shows how fast the device is
+        affordable = (deadline - begun) / self._pace if self._pace else 1.0
         count = int(min(ready - self.step, max(1.0, affordable), _MOST_STEPS))
         self._queue(count)
         self._data.prefetch()

@@ -1,5 +1,8 @@
 """CUDA sources without a GPU: run by g++ and the shim, compiled by NVRTC.
 
+This folder has no ``__init__.py``: it shares the name ``cuda`` with NVIDIA's packages, of which
+CuPy imports one, and folders of one name are one package only while none of them has that file.
+
 A source is compiled once and kept in a folder of the user's, by a digest of all that it was made
 from. Kernels are launched with arguments of exactly the types that their parameters have.
 """
@@ -195,7 +198,10 @@ class Library:
 
     def __init__(self, path: Path):
         _runtime()
-        loaded = ctypes.PyDLL(str(path))
+        try:
+            loaded = ctypes.PyDLL(str(path))
+        except OSError as error:
+            raise CompileError(f"not all that the source names is there: {error}") from None
         made_with = ctypes.c_char_p.in_dll(loaded, "shim_made_with").value
         if made_with != _runtime_path().stem.encode():
             raise CompileError(f"{path} was compiled with another version of the shim")
@@ -342,12 +348,13 @@ def build(source: str) -> Path:
         ]
     )
     # The checks would bring a library along that the shim stands in for.
-    options = ["-shared", "-nodefaultlibs", *_kernel_flags(), "-include", str(header), "-x", "c++"]
+    options = (*_kernel_flags(), "-shared", "-nodefaultlibs", "-Wl,-s,-z,noseparate-code")
 
     def compile_to(path: Path) -> None:
-        _gxx([*options, "-", "-o", str(path), "-lm", "-lc"], text)
+        place = ["-include", str(header), "-x", "c++", "-", "-o", str(path)]
+        _gxx([*options, *place, "-lm", "-lc"], text)
 
-    return _cached("kernel", ".so", [*_kernel_flags(), str(header), text], compile_to)
+    return _cached("kernel", ".so", [*options, str(header), text], compile_to)
 
 
 class _Entry(ctypes.Structure):

@@ -11,9 +11,12 @@ import numpy as np
 ALIGNMENT = 512
 """Of every buffer, as CuPy's."""
 GUARD_BYTES = 1024
-POISON = np.frombuffer(np.array([0x7FA5A5A5, 0x7FF5A5A5], np.uint32).tobytes(), np.uint8)
-"""Eight bytes that are a signalling NaN as a double and, the first four, as a float: arithmetic on
-it gives NaN of other bits, so that also a write of what was read shows."""
+POISON = {
+    4: np.frombuffer(np.uint32(0x7FA5A5A5).tobytes(), np.uint8),
+    8: np.frombuffer(np.uint64(0x7FF5A5A57FA5A5A5).tobytes(), np.uint8),
+}
+"""By item size, the bytes of a signalling NaN: arithmetic on it gives NaN of other bits, so that
+also a write of what was read shows."""
 
 
 class Guarded:
@@ -23,19 +26,21 @@ class Guarded:
     ----------
     size : int
         Its bytes.
+    itemsize : int
+        Those of its numbers, which are NaN at first; as doubles by default.
 
     Examples
     --------
     >>> buffer = Guarded(8)
     >>> buffer.bytes.view(np.float64)
     array([nan])
-    >>> buffer.intact()
-    True
+    >>> buffer.damaged()
+    False
     """
 
-    def __init__(self, size: int):
-        # the place of the first byte that leaves room for a guard and is aligned
-        whole = np.resize(POISON, size + 2 * GUARD_BYTES + ALIGNMENT)
+    def __init__(self, size: int, itemsize: int = 8):
+        self._poison = POISON[4 if itemsize == 4 else 8]
+        whole = np.resize(self._poison, size + 2 * GUARD_BYTES + ALIGNMENT)
         start = GUARD_BYTES + -(whole.ctypes.data + GUARD_BYTES) % ALIGNMENT
         self.bytes = whole[start : start + size]
         self.address = whole.ctypes.data + start
@@ -43,20 +48,28 @@ class Guarded:
             whole[start - GUARD_BYTES : start],
             whole[start + size : start + size + GUARD_BYTES],
         )
-        self._guards_were = tuple(guard.tobytes() for guard in self._guards)
+        self._guard = np.resize(self._poison, GUARD_BYTES)
+        self._mend()
         self.poison()
 
-    def intact(self) -> bool:
-        """Whether nobody wrote beside the buffer."""
-        return tuple(guard.tobytes() for guard in self._guards) == self._guards_were
+    def damaged(self) -> bool:
+        """Whether somebody wrote beside the buffer since this was asked last."""
+        if all(np.array_equal(guard, self._guard) for guard in self._guards):
+            return False
+        self._mend()
+        return True
+
+    def _mend(self) -> None:
+        for guard in self._guards:
+            guard[...] = self._guard
 
     def poison(self) -> None:
         """Make the buffer NaN again."""
-        self.bytes[...] = np.resize(POISON, self.bytes.size)
+        self.bytes[...] = np.resize(self._poison, self.bytes.size)
 
     def poisoned(self) -> bool:
         """Whether the buffer is as nobody has written to it yet."""
-        return np.array_equal(self.bytes, np.resize(POISON, self.bytes.size))
+        return np.array_equal(self.bytes, np.resize(self._poison, self.bytes.size))
 
 
 @contextmanager
@@ -79,18 +92,21 @@ def guarded(arrays: Sequence[np.ndarray], what: str) -> Iterator[list[int]]:
             pieces[-1] = (pieces[-1][0], max(last, pieces[-1][1]))
         else:
             pieces.append((first, last))
-    buffers = [Guarded(last - first) for first, last in pieces]
-    for buffer, (first, last) in zip(buffers, pieces, strict=True):
-        buffer.bytes[...] = _memory(first, last)
     home = [
         next(i for i, (start, end) in enumerate(pieces) if start <= first and last <= end)
         for first, last in spans
     ]
+    buffers = [
+        Guarded(last - first, arrays[home.index(i)].itemsize)
+        for i, (first, last) in enumerate(pieces)
+    ]
+    for buffer, (first, last) in zip(buffers, pieces, strict=True):
+        buffer.bytes[...] = _memory(first, last)
     yield [
         buffers[i].address + first - pieces[i][0] for i, (first, _) in zip(home, spans, strict=True)
     ]
     for place, i in enumerate(home):
-        if not buffers[i].intact():
+        if buffers[i].damaged():
             raise MemoryError(f"{what}: wrote beside array {place} of its arguments")
     for buffer, (first, last) in zip(buffers, pieces, strict=True):
         if bytes(buffer.bytes) != bytes(_memory(first, last)):
@@ -111,4 +127,4 @@ def _span(array: np.ndarray) -> tuple[int, int]:
 
 
 def _memory(first: int, last: int) -> np.ndarray:
-    return np.frombuffer((ctypes.c_uint8 * (last - first)).from_address(first), np.uint8)
+    return np.ctypeslib.as_array((ctypes.c_uint8 * (last - first)).from_address(first))

@@ -105,17 +105,17 @@ unsigned linear(const uint3 &index, const uint3 &size) {
 
 int number(const Thread *thread) { return (int)linear(thread->place.thread, launch.block_size); }
 
+// What a thread does instead of going on.
 const char *spelt(const Thread *thread, char *text, size_t size) {
-  if (thread->state == DONE)
-    snprintf(text, size, "thread %d has finished", number(thread));
-  else
-    snprintf(text, size, "thread %d waits in %s at line %d (%s)", number(thread),
-             thread->site.operation, thread->site.line, thread->site.function);
+  const Site &site = thread->site;
+  if (thread->state == DONE) return "has finished";
+  snprintf(text, size, "waits in %s at line %d (%s)", site.operation, site.line, site.function);
   return text;
 }
 
 bool same_site(const Site &a, const Site &b) {
-  return a.line == b.line && strcmp(a.operation, b.operation) == 0;
+  return a.line == b.line &&
+         (a.operation == b.operation || strcmp(a.operation, b.operation) == 0);
 }
 
 void set_message(const Thread *thread, const char *text) {
@@ -135,7 +135,8 @@ void run_thread() {
   ++current_block->finished;
   if (current_block->waiting) {
     char text[256];
-    shim_fail("ends while %s", spelt(current_block->first_waiting, text, sizeof text));
+    const Thread *other = current_block->first_waiting;
+    shim_fail("ends while thread %d %s", number(other), spelt(other, text, sizeof text));
   }
   launch.progress = true;
   suspend(DONE);
@@ -155,17 +156,15 @@ void start_thread(Thread &thread, unsigned char *stack, const Place &place) {
 
 // ---- blocks ----
 
-unsigned char poison_at(size_t place) {
-  return (unsigned char)(POISON[place / 4 % 2] >> 8 * (place % 4));
-}
-
 void poison(unsigned char *memory, size_t bytes) {
-  for (size_t i = 0; i < bytes; ++i) memory[i] = poison_at(i);
+  for (; bytes >= sizeof POISON; bytes -= sizeof POISON, memory += sizeof POISON)
+    memcpy(memory, POISON, sizeof POISON);
+  memcpy(memory, POISON, bytes);
 }
 
 bool is_poison(const unsigned char *memory, size_t bytes) {
-  for (size_t i = 0; i < bytes; ++i)
-    if (memory[i] != poison_at(i)) return false;
+  for (; bytes; bytes -= sizeof POISON, memory += sizeof POISON)
+    if (memcmp(memory, POISON, sizeof POISON)) return false;
   return true;
 }
 
@@ -246,8 +245,9 @@ void find_deadlock(Block &block) {
            other.mask == thread.mask))
         continue;
       char own[256], its[256], text[640];
-      snprintf(text, sizeof text, "%s with mask %08x, but %s", spelt(&thread, own, sizeof own),
-               thread.mask, spelt(&other, its, sizeof its));
+      snprintf(text, sizeof text, "%s with mask %08x, but thread %d %s",
+               spelt(&thread, own, sizeof own), thread.mask, number(&other),
+               spelt(&other, its, sizeof its));
       set_message(&thread, text);
       return;
     }
@@ -380,15 +380,16 @@ void shim_meet_block(Site site, int predicate, int *any, int *all) {
   if (block.finished)
     for (int i = 0; i < launch.threads; ++i)
       if (block.threads[i].state == DONE)
-        shim_fail("is in %s at line %d (%s), but %s", site.operation, site.line, site.function,
-                  spelt(&block.threads[i], text, sizeof text));
+        shim_fail("is in %s at line %d (%s), but thread %d %s", site.operation, site.line,
+                  site.function, i, spelt(&block.threads[i], text, sizeof text));
   if (block.waiting == 0) {
     block.first_waiting = current;
     block.any = 0;
     block.all = 1;
   } else if (!same_site(site, block.first_waiting->site)) {
-    shim_fail("is in %s at line %d (%s), but %s", site.operation, site.line, site.function,
-              spelt(block.first_waiting, text, sizeof text));
+    const Thread *other = block.first_waiting;
+    shim_fail("is in %s at line %d (%s), but thread %d %s", site.operation, site.line,
+              site.function, number(other), spelt(other, text, sizeof text));
   }
   block.any |= predicate != 0;
   block.all &= predicate != 0;
@@ -433,8 +434,9 @@ void shim_meet_warp(Site site, unsigned mask, void *argument, Settle settle) {
     if (!(mask >> i & 1)) continue;
     if (!same_site(warp[i].site, site) || warp[i].mask != mask) {
       char text[256];
-      shim_fail("is in %s at line %d (%s) with mask %08x, but %s with mask %08x", site.operation,
-                site.line, site.function, mask, spelt(&warp[i], text, sizeof text), warp[i].mask);
+      shim_fail("is in %s at line %d (%s) with mask %08x, but thread %d %s with mask %08x",
+                site.operation, site.line, site.function, mask, number(&warp[i]),
+                spelt(&warp[i], text, sizeof text), warp[i].mask);
     }
     arguments[i] = warp[i].argument;
   }

@@ -40,15 +40,15 @@ class Allocation:
 
     Parameters
     ----------
-    size : int
-        Bytes.
+    size, itemsize : int
+        Bytes, of all and of one of its numbers.
     queue : Queue
         The stream that was current when it was taken.
     """
 
-    def __init__(self, size: int, queue: Queue):
+    def __init__(self, size: int, itemsize: int, queue: Queue):
         self.size = size
-        self.buffer = Guarded(size)
+        self.buffer = Guarded(size, itemsize)
         self.ptr = self.buffer.address
         weakref.finalize(self, queue.device.freed, self.buffer, queue).atexit = False
 
@@ -130,7 +130,7 @@ class Queue:
                 try:
                     work.run()
                     for buffer in work.buffers:
-                        if not buffer.intact():
+                        if buffer.damaged():
                             raise KernelError(f"{work.what} wrote beside an array")
                 except BaseException:
                     self.device.forget_work()
@@ -314,23 +314,23 @@ class SimulatedDevice:
         self._allocations: weakref.WeakSet[Allocation] = weakref.WeakSet()
         self._quarantine: deque[Guarded] = deque()
         self._freed: deque[tuple[Guarded, Queue]] = deque()
-        self._thread = threading.local()
 
     def reset(self) -> None:
-        """Settings as they are by default."""
+        """Settings and current streams as they are by default."""
+        self._thread = threading.local()
         self.count: int | None = 1
         self.total_bytes = 1 << 34
 
     # ---- memory ----
 
-    def allocate(self, size: int) -> Allocation | None:
+    def allocate(self, size: int, itemsize: int = 8) -> Allocation | None:
         """Memory of the current stream; None for no bytes."""
         self.refuse_in_capture("taking memory")
         if size == 0:
             return None
         if size > self.total_bytes - self.used_bytes():
             raise MemoryError(f"out of memory allocating {size} bytes")
-        allocation = Allocation(size, self.current().queue)
+        allocation = Allocation(size, itemsize, self.current().queue)
         self._allocations.add(allocation)
         return allocation
 
@@ -355,7 +355,7 @@ class SimulatedDevice:
                         "memory was freed on its stream while another stream, which "
                         "was not waited for, still has work on it"
                     )
-            if not buffer.intact():
+            if buffer.damaged():
                 raise KernelError("something wrote beside an array that has been freed since")
             buffer.poison()
             self._quarantine.append(buffer)
@@ -382,13 +382,14 @@ class SimulatedDevice:
     def check_guards(self) -> None:
         """Raise where something was written beside an array, or into freed memory."""
         for allocation in list(self._allocations):
-            if not allocation.buffer.intact():
+            if allocation.buffer.damaged():
                 raise KernelError(f"something wrote beside an array of {allocation.size} bytes")
         for buffer in self._quarantine:
             self._check_quarantined(buffer)
 
     def _check_quarantined(self, buffer: Guarded) -> None:
-        if not (buffer.intact() and buffer.poisoned()):
+        if buffer.damaged() or not buffer.poisoned():
+            buffer.poison()
             raise KernelError("something wrote to memory that had been freed")
 
     # ---- streams ----
@@ -453,6 +454,16 @@ class SimulatedDevice:
             queue.pending.clear()
             queue.done = queue.given
             queue.capture = None
+
+    def forget(self) -> None:
+        """Drop all work and all damage, for whoever comes after a mistake."""
+        self.forget_work()
+        self.order_frees()
+        self.forget_work()
+        for buffer in (*(held.buffer for held in self._allocations), *self._quarantine):
+            buffer.damaged()
+        self._quarantine.clear()
+        self.reset()
 
     def close(self) -> None:
         """Finish everything; raise where a capture was left open."""

@@ -16,9 +16,10 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
+from checks import poisoned
 
 from . import compile as compiling
 from .cublas import Cublas
@@ -72,9 +73,9 @@ class MemoryPointer:
         return self.ptr
 
 
-def _take(size: int) -> Allocation | None:
+def _take(size: int, itemsize: int = 8) -> Allocation | None:
     try:
-        return DEVICE.allocate(size)
+        return DEVICE.allocate(size, itemsize)
     except MemoryError as error:
         raise OutOfMemoryError(str(error)) from None
 
@@ -91,26 +92,21 @@ class ndarray:
         dtype: Any = float,
         memptr: MemoryPointer | None = None,
         strides: Sequence[int] | None = None,
-        order: str = "C",
+        order: Literal["C", "F"] = "C",
     ):
         kind = np.dtype(dtype)
         if kind.kind not in "fiub":
             raise TypeError(f"dtype must be of numbers, got {kind}")
-        layout = (
-            np.lib.stride_tricks.as_strided(np.empty(1, kind), shape, strides)
-            if strides is not None
-            else None
-        )
-        plain = np.broadcast_to(np.empty((), kind), shape)
-        if layout is not None and any(stride < 0 for stride in layout.strides):
-            raise ValueError(f"strides must not be negative, got {strides}")
-        span = plain.size * kind.itemsize if layout is None else _span(layout)
+        shape = np.broadcast_to(np.empty(()), shape).shape
+        span = _span(shape, strides, kind.itemsize)
         if memptr is None:
-            self._mem = _take(span)
+            self._mem = _take(span, kind.itemsize)
             memory = self._mem.buffer.bytes if self._mem else np.empty(0, np.uint8)
         else:
             self._mem, memory = DEVICE.memory_at(memptr.ptr, span, "ndarray")
-        self._array = np.ndarray(plain.shape, kind, memory, 0, strides, order)
+        self._array = np.ndarray(shape, kind, memory, 0, strides, order)
+        if memptr is None and kind.itemsize in (4, 8):
+            self._array[...] = poisoned((), kind)  # which checks.assert_close knows as unwritten
 
     @classmethod
     def _over(cls, mem: Allocation | None, array: np.ndarray) -> ndarray:
@@ -337,10 +333,10 @@ class ndarray:
     def _refused(self, *_: Any) -> Any:
         raise TypeError("the stand-in computes in kernels alone: no operators on its arrays")
 
-    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refused  # type: ignore[assignment]
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refused
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = _refused
     __rtruediv__ = __matmul__ = __rmatmul__ = __pow__ = __neg__ = __abs__ = _refused
-    __iadd__ = __isub__ = __imul__ = __itruediv__ = __reduce__ = _refused  # type: ignore[assignment]
+    __iadd__ = __isub__ = __imul__ = __itruediv__ = __reduce__ = _refused
 
 
 class _Capsule:
@@ -350,32 +346,35 @@ class _Capsule:
         self.array = array
 
 
-def _span(array: np.ndarray) -> int:
+def _span(shape: Sequence[int], strides: Sequence[int] | None, itemsize: int) -> int:
     """Bytes from an array's first to behind its last."""
-    if not array.size:
+    if 0 in shape:
         return 0
-    reach = sum((n - 1) * step for n, step in zip(array.shape, array.strides, strict=True))
-    return reach + array.itemsize
+    if strides is None:
+        return int(np.prod(shape)) * itemsize
+    if len(strides) != len(shape) or min(strides, default=0) < 0:
+        raise ValueError(f"strides must be {len(shape)} numbers of at least 0, got {strides}")
+    return sum((n - 1) * step for n, step in zip(shape, strides, strict=True)) + itemsize
 
 
 # ---- making arrays ----
 
 
-def empty(shape: Any, dtype: Any = float, order: str = "C") -> ndarray:
+def empty(shape: Any, dtype: Any = float, order: Literal["C", "F"] = "C") -> ndarray:
     return ndarray(shape, dtype, order=order)
 
 
-def full(shape: Any, fill_value: Any, dtype: Any = None, order: str = "C") -> ndarray:
+def full(shape: Any, fill_value: Any, dtype: Any = None, order: Literal["C", "F"] = "C") -> ndarray:
     made = empty(shape, np.asarray(fill_value).dtype if dtype is None else dtype, order)
     made.fill(fill_value)
     return made
 
 
-def zeros(shape: Any, dtype: Any = float, order: str = "C") -> ndarray:
+def zeros(shape: Any, dtype: Any = float, order: Literal["C", "F"] = "C") -> ndarray:
     return full(shape, 0, dtype, order)
 
 
-def ones(shape: Any, dtype: Any = float, order: str = "C") -> ndarray:
+def ones(shape: Any, dtype: Any = float, order: Literal["C", "F"] = "C") -> ndarray:
     return full(shape, 1, dtype, order)
 
 
@@ -500,7 +499,7 @@ def alloc_pinned_memory(size: int) -> Any:
         "ptr": property(ctypes.addressof), "size": lambda self: size,
         "__del__": lambda self: _pinned.pop(ctypes.addressof(self), None),
     })()  # fmt: skip
-    memory[:] = np.resize(POISON, size).tolist()
+    memory[:] = np.resize(POISON[8], size).tolist()
     _pinned[memory.ptr] = size
     return memory
 
@@ -606,7 +605,7 @@ _HOST_TO_DEVICE, _DEVICE_TO_HOST, _DEVICE_TO_DEVICE = 1, 2, 3
 
 
 def _host_bytes(address: int, size: int) -> np.ndarray:
-    return np.frombuffer((ctypes.c_ubyte * size).from_address(address), np.uint8)
+    return np.ctypeslib.as_array((ctypes.c_ubyte * size).from_address(address))
 
 
 def _memcpy_async(dst: int, src: int, size: int, kind: int, stream: int) -> None:
@@ -802,7 +801,7 @@ class _Programs:
     def destroy(self, prog: int) -> None:
         self._of(self._sources, prog)
         for kept in (self._sources, self._logs, self._binaries):
-            kept.pop(prog, None)  # type: ignore[attr-defined]
+            kept.pop(prog, None)
 
     @staticmethod
     def _of(kept: dict[int, Any], prog: int) -> Any:
@@ -958,8 +957,7 @@ def install(*, devices: int | None = 1, total_bytes: int = 1 << 34) -> Iterator[
         yield module
         DEVICE.close()
     finally:
-        DEVICE.forget_work()
-        DEVICE.reset()
+        DEVICE.forget()
         for name, was in before.items():
             if was is None:
                 sys.modules.pop(name, None)
