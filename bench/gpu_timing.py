@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +44,13 @@ def attempt(work: Callable[[], Any], *where: str) -> Figure:
     try:
         return where, work()
     except Exception as error:
-        return (FAILURES, " ".join(where)), f"{type(error).__name__}: {error}"
+        traceback.print_exc()
+        return failure(error, *where)
+
+
+def failure(error: Exception, *where: str) -> Figure:
+    """An error as a figure."""
+    return (FAILURES, " ".join(where)), f"{type(error).__name__}: {error}"
 
 
 def in_turn(

@@ -442,6 +442,15 @@ def test_the_optimizers_of_pytorch_are_the_same(name):
     assert update.how in ("fused", "default")
 
 
+@pytest.mark.parametrize(("name", "library"), gpu_networks.PRECISIONS.items())
+def test_ours_trains_the_same_on_the_device(cupy_module, name, library):
+    task = gpu_networks.contenders.Task((20, 40, 10), "Adam", batch=32, steps=5)
+    known = gpu_networks.contenders.numpy(task, 1).epoch()()
+    loss = gpu_networks.contenders.CONTENDERS[library](task, 1).epoch()()
+    assert abs(loss - known) <= gpu_networks._WITHIN.get(name, 1e-5) * known
+    assert loss != known or name == "float32"
+
+
 @pytest.fixture
 def few_products(monkeypatch):
     monkeypatch.setattr(gpu_products, "LAYERS", ((7, 5),))

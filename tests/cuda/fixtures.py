@@ -19,6 +19,7 @@ from .standin import cublas_library, install
 @functools.cache
 def why_no_device() -> str | None:
     """What is missing for a real device, or None where there is one."""
+    backends._make.cache_clear()  # a stand-in's may be kept there
     return backends.why_missing("cupy")
 
 
