@@ -102,9 +102,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             write_json(file, results)
     conclude(results)
     write_json(file, results)
+    print(device_tables(results, gpu_targets.outcomes(results)))
     if results.get("training"):
         draw_device(results, options.out)
-    print(device_tables(results, gpu_targets.outcomes(results)))
 
 
 def _parser() -> argparse.ArgumentParser:

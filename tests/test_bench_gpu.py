@@ -242,13 +242,15 @@ def test_every_network_batch_and_failure_comes(monkeypatch):
         return made[-1]
 
     monkeypatch.setattr(gpu_networks, "Contender", contender)
+    monkeypatch.setattr(gpu_networks, "is_installed", lambda library: library != "jax")
     monkeypatch.setattr(gpu_networks.contenders, "numpy", lambda task, threads: Known())
     figures = dict(gpu_networks.measure(2, quick=False))
     for network in gpu_networks.NETWORKS:
         for batch in BATCHES:
             assert figures["training", str(network), str(batch)] == {}
-            for name in (*gpu_networks.LIBRARIES, gpu_networks.CPU):
+            for name in (*gpu_networks.LIBRARIES.keys() - {"jax"}, gpu_networks.CPU):
                 assert figures["failures", f"{network} {batch} {name}"] == f"{name} ended"
+    assert figures["failures", "networks jax"] == "not installed"
     rounded = dict(gpu_networks.measure_precision(2, quick=True))
     assert rounded["precision", "784-512-512-10 Adam", "8192", "seconds"] == {}
     assert all(each.closed for each in made)
