@@ -198,9 +198,9 @@ def _answer(part: str, rounds: int | None, quick: bool) -> None:
         for figure in figures:
             print(json.dumps(figure), file=answers, flush=True)
     except Exception as error:
-        traceback.print_exc()
-        failure = (FAILURES, part), f"{type(error).__name__}: {error}"
-        print(json.dumps(failure), file=answers, flush=True)
+        if part != _DESCRIPTION:  # without a device, what is missing says all
+            traceback.print_exc()
+        print(json.dumps(gpu_timing.failure(error, part)), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from cuda.fixtures import stand_in
+from cuda.fixtures import cupy_here, cupy_module  # noqa: F401 - a fixture of every file
 from hypothesis import settings
 
 import fastnn
@@ -24,9 +24,22 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
 def cupy_for_those_who_name_it(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
-    """The stand-in for CuPy, for tests that one of their parameters sends to the cupy backend."""
-    parameters = getattr(request.node, "callspec", None)
-    if parameters is not None and "cupy" in map(str, parameters.params.values()):
-        yield from stand_in(monkeypatch)
+    """A device, or the stand-in for CuPy, for tests that a parameter sends to the cupy backend."""
+    if names_cupy(request.node):
+        yield from cupy_here(monkeypatch)
     else:
         yield
+
+
+def names_cupy(test: pytest.Item) -> bool:
+    """Whether one of a test's parameters is the cupy backend."""
+    parameters = getattr(test, "callspec", None)
+    return parameters is not None and "cupy" in map(str, parameters.params.values())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever works on a CUDA device where there is one is run by ``-m gpu``."""
+    for item in items:
+        if names_cupy(item) or "cupy_module" in getattr(item, "fixturenames", ()):
+            item.add_marker("gpu")
