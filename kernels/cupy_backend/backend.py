@@ -99,7 +99,7 @@ class CupyBackend:
     ) -> None:
         with self._moving() as move:
             arrays = move.read(x), move.read(grad), move.write(grad_weight), move.write(grad_bias)
-            empty = functools.partial(self._scratch, dtype=grad.dtype)
+            empty = functools.partial(self._device.empty, dtype=grad.dtype)
             self._do(*choice.linear_grad_weight(np.int32(len(x)), *arrays, False, empty))
 
     def map(

@@ -6,6 +6,7 @@ cuBLAS makes the product alone; what our kernels do as they finish a sum is then
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -78,21 +79,26 @@ def linear_grad_weight(
     grad_weight: Any,
     grad_bias: Any | None,
     adds: bool,
-    scratch: Any,
+    empty: Callable[[Any], Any],
     precision: str = "float32",
 ) -> list[Work]:
     """The work of grad_weight = x' grad and grad_bias = column sums of grad.
 
-    ``scratch`` is the working memory of column sums.
+    ``empty`` makes an array of working memory of a shape.
     """
-    inputs, outputs = grad_weight.shape
+    (inputs, outputs), dtype = grad_weight.shape, np.dtype(grad.dtype).name
+    arrays = x, grad, grad_weight, grad_bias
     if not _by_cublas("TN", inputs, outputs, int(rows), grad, precision):
-        arrays = x, grad, grad_weight, grad_bias
-        return [products.linear_grad_weight(rows, *arrays, adds, precision=precision)]
+        count = products.slices(int(rows), inputs, outputs, dtype, precision)
+        if count == 1:
+            return [products.linear_grad_weight(rows, *arrays, adds, precision=precision)]
+        partial = empty((count * (inputs + 1), outputs))
+        return [*products.sliced_grad_weight(rows, *arrays, partial, adds, precision)]
     works: list[Work] = [
         Gemm(x[:rows], grad[:rows], grad_weight, transpose_a=True, adds=adds, precision=precision)
     ]
     if grad_bias is not None:
+        scratch = empty(operations.column_sums_scratch(*grad.shape))
         works += operations.column_sums(rows, grad, None, grad_bias, adds, scratch)
     return works
 

@@ -390,7 +390,7 @@ def slices(rows: int, inputs: int, outputs: int, dtype: str, precision: str = "f
 
 
 def sliced_grad_weight(
-    rows: int | Code,
+    rows: Rows,
     x: Any,
     grad: Any,
     grad_weight: Any,
@@ -403,7 +403,7 @@ def sliced_grad_weight(
 
     Parameters
     ----------
-    rows : int or Code
+    rows : np.int32 or Code
     x : array, (B, I)
     grad : array, (B, O)
     grad_weight : array, (I, O)

@@ -364,8 +364,8 @@ class Program:
         """Working memory of one operation, and a name for it."""
         return f"scratch {next(self._serial)}", self._empty(count)
 
-    def _empty(self, count: int) -> Any:
-        return self._device.empty(count, self._plan.dtype)
+    def _empty(self, shape: int | tuple[int, ...]) -> Any:
+        return self._device.empty(shape, self._plan.dtype)
 
 
 class _Chunk(NamedTuple):
