@@ -21,7 +21,7 @@ import reference
 from checks import assert_close, product_bound
 
 from fastnn.kernels.contract import DTYPES, Activation
-from fastnn.kernels.cupy_backend import choice, operations, products
+from fastnn.kernels.cupy_backend import choice, products
 from fastnn.kernels.cupy_backend.cublas import Gemm
 from fastnn.kernels.cupy_backend.device import Device, Work
 from fastnn.kernels.formulas import ACTIVATIONS
@@ -130,8 +130,8 @@ def by_weights(device: Device, batch: int, inputs: int, outputs: int, dtype: str
     x, grad = _operands(dtype, (batch, inputs), (batch, outputs))
     there, gradient = device.array(x), device.array(grad)
     out, sums = device.empty((inputs, outputs), dtype), device.empty(outputs, dtype)
-    scratch = device.empty(max(1, operations.column_sums_scratch(batch, outputs)), dtype)
-    arrays = there, gradient, out, sums, False, scratch
+    empty = functools.partial(device.empty, dtype=dtype)
+    arrays = there, gradient, out, sums, False, empty
     works = _either_way(lambda: choice.linear_grad_weight(np.int32(batch), *arrays))
     return _product(works, out, x.T, grad)
 

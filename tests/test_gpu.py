@@ -162,7 +162,9 @@ def test_a_graph_can_be_replayed(device):
     a, b = (device.array(rng.standard_normal((64, 64)).astype(np.float32)) for _ in range(2))
     out = device.zeros((64, 64), np.float32)
     with device.on(stream):
-        graph = device.capture(stream, [Gemm(a, b, out, adds=True)] * 3)
+        works = [Gemm(a, b, out, adds=True)] * 3
+        device.prepare(works)
+        graph = device.capture(stream, works)
         assert not out.get().any()  # nothing has run
         for _ in range(2):
             graph.launch(stream)
