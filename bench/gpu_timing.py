@@ -109,9 +109,9 @@ def graphs_in_turn(
 def replay(device: Device, works: Iterable[Work], times: int) -> Callable[[], None]:
     """A function that puts a graph of the works, so many times over, on a stream."""
     repeated = list(works) * times
-    device.prepare(repeated)
     stream = device.stream()
     with device.on(stream):
+        device.prepare(repeated)
         graph = device.capture(stream, repeated)
 
     def launch() -> None:
