@@ -1,6 +1,8 @@
 """What every test file shares."""
 
+import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from cuda.fixtures import cupy_here, cupy_module  # noqa: F401 - a fixture of every file
@@ -13,11 +15,20 @@ settings.register_profile("fastnn", deadline=None, derandomize=True)
 settings.load_profile("fastnn")
 
 
-@pytest.fixture(params=["numpy", "numba"], scope="module")
-def backend(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The name of each backend in turn, which is in use meanwhile."""
-    with fastnn.use_backend(request.param):
-        yield request.param
+def each_backend(*names: str) -> Any:
+    """A fixture: the name of each backend in turn, which is in use meanwhile."""
+
+    @pytest.fixture(params=names, scope="module")
+    def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+        with pytest.MonkeyPatch.context() as patch:
+            for _ in cupy_here(patch) if request.param == "cupy" else (None,):
+                with fastnn.use_backend(request.param):
+                    yield request.param
+
+    return backend
+
+
+backend = each_backend("numpy", "numba")
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +36,8 @@ def cupy_for_those_who_name_it(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
     """A device, or the stand-in for CuPy, for tests that a parameter sends to the cupy backend."""
-    if names_cupy(request.node):
+    is_there = "cupy" in sys.modules  # for the whole module of the test
+    if names_cupy(request.node) and not is_there:
         yield from cupy_here(monkeypatch)
     else:
         yield
