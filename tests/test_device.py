@@ -166,6 +166,12 @@ def test_a_missing_driver_or_device_is_named(devices, words, capsys):
         assert words in capsys.readouterr().err
 
 
+def test_a_device_that_is_too_old_is_named(cupy, monkeypatch):
+    monkeypatch.setattr(cupy.cuda.Device, "compute_capability", "75")
+    with pytest.raises(RuntimeError, match=r"compute capability 7\.5; expected 8\.0 or newer"):
+        network().fit(*data(), device="cuda")
+
+
 @pytest.mark.parametrize("device, chosen, expected", [
     ("cuda", None, "cupy"), ("cuda", "cupy", "cupy"), (None, "cupy", "cupy"), (None, None, "numba"),
 ])  # fmt: skip

@@ -45,7 +45,7 @@ class CupyBackend:
     Raises
     ------
     RuntimeError
-        Without a driver or a device; the message says which.
+        Without a driver, a device, or one that is new enough; the message says which.
     """
 
     name = "cupy"
@@ -121,7 +121,7 @@ class CupyBackend:
             if dropout is None:
                 call = operations.map_(rows, *arrays, activation, numbers, slopes, None)
             else:
-                place = place_of(dropout, 0, arrays[1].dtype.name)
+                place = place_of(dropout, "0", arrays[1].dtype.name)
                 call = operations.map_(rows, *arrays, activation, numbers, slopes, place)
                 call = call.naming({"progress": self._table(dropout)})
             self._do(call)
