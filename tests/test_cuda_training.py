@@ -202,6 +202,23 @@ def test_rows_that_cublas_does_not_take_are_multiplied_too(cupy, monkeypatch, ta
     np.testing.assert_array_equal(out.get(), rows @ weight)
 
 
+# ---- data ----
+
+
+def test_data_come_to_the_device_without_pinned_memory(take, cupy, monkeypatch):
+    """As much of it as a data set has would be taken, and kept, by `cupy.asarray`."""
+
+    def refused(*_, **__):
+        raise AssertionError("pins memory")
+
+    for name in ("asarray", "array"):
+        monkeypatch.setattr(cupy, name, refused)
+    monkeypatch.setattr(cupy.cuda, "alloc_pinned_memory", refused)
+    plan, data = plan_of("float32"), labelled(110, 19, 5)
+    take("graph")
+    assert trained("cupy", plan, data).run.step == 5
+
+
 # ---- streams of data ----
 
 

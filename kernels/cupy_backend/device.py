@@ -123,9 +123,13 @@ class Device:
 
     def array(self, values: Any, dtype: Any = None) -> Any:
         """An array on the device, C-contiguous: itself if it is one, else a copy."""
-        if not self.is_array(values):
-            values = np.ascontiguousarray(values, dtype)
-        return self.cupy.ascontiguousarray(self.cupy.asarray(values), dtype)
+        if self.is_array(values):
+            return self.cupy.ascontiguousarray(values, dtype)
+        values = np.ascontiguousarray(values, dtype)
+        # cupy.asarray would pin as much memory of the host, and keep it
+        there = self.empty(values.shape, values.dtype)
+        there.set(values)
+        return there
 
     def pinned(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """Memory of the host that the device can copy from by itself."""
