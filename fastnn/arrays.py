@@ -7,6 +7,7 @@ of PyTorch, JAX, Numba). Nothing moves between host and device but by a function
 
 from __future__ import annotations
 
+import math
 import sys
 from types import ModuleType
 from typing import Any
@@ -141,8 +142,16 @@ def module_of(array: Any) -> ModuleType:
 
 
 def contiguous(array: Any, dtype: Any) -> Any:
-    """The NumPy or CuPy array itself if it is C-contiguous and of the dtype, else such a copy."""
-    if array.dtype == dtype and array.flags.c_contiguous:
+    """The NumPy or CuPy array itself if it is C-contiguous and of the dtype, else such a copy.
+
+    An axis of one element has the stride that it would have in a longer array: NumPy takes an array
+    for contiguous whatever it is, those who walk its rows do not.
+
+    >>> contiguous(np.ones((1, 3)).T, np.float64).strides
+    (8, 8)
+    """
+    steps = [array.itemsize * math.prod(array.shape[1 + axis :]) for axis in range(array.ndim)]
+    if array.dtype == dtype and array.strides == tuple(steps):
         return array
     copy = module_of(array).empty(array.shape, dtype)
     copy[...] = array

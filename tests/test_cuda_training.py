@@ -7,6 +7,9 @@ what `fit` makes of them.
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +18,7 @@ from checks import assert_close
 from cuda.compile import ARCHITECTURES, fibres, nvrtc, why_no_nvrtc
 from cuda.fixtures import stand_in
 from cuda.require import require
+from cuda.standin import cublas_library
 from test_plans import (
     Session,
     assert_same_bits,
@@ -25,8 +29,9 @@ from test_plans import (
     trained,
 )
 
+from fastnn.backend import get_backend
 from fastnn.kernels.contract import Plan
-from fastnn.kernels.cupy_backend import choice, persistent, run
+from fastnn.kernels.cupy_backend import choice, persistent, products, run
 from fastnn.kernels.cupy_backend.calls import THREADS
 from fastnn.kernels.cupy_backend.device import Device
 from fastnn.kernels.cupy_backend.program import Item
@@ -143,6 +148,84 @@ def test_divergence_leaves_the_weights_of_the_last_good_step(take, way):
         assert_close(session.arrays[name], array, rounding(plan, 2, array))
 
 
+# ---- products of cuBLAS ----
+
+
+def test_threads_and_streams_share_cublas(cupy, monkeypatch):
+    """Each product goes to its own thread's stream, with that stream's own workspace."""
+    backend, meeting = get_backend("cupy"), threading.Barrier(2)
+    x = np.eye(3, dtype=np.float32)
+    monkeypatch.setattr(choice, "_by_cublas", lambda *sizes: True)
+    backend.matmul(x, x, np.empty_like(x))  # loads the library
+    taken: dict[int, set[int]] = {}
+    current: list[int] = []
+    set_stream = cublas_library.cublasSetStream_v2
+    set_workspace = cublas_library.cublasSetWorkspace_v2
+
+    def setting_stream(handle, stream):
+        current[:] = [stream.value]
+        return set_stream(handle, stream)
+
+    def setting_workspace(handle, workspace, size):
+        taken.setdefault(current[0], set()).add(workspace.value)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            meeting.wait(0.2)  # where another thread can come in between, it does now
+        return set_workspace(handle, workspace, size)
+
+    monkeypatch.setattr(cublas_library, "cublasSetStream_v2", setting_stream)
+    monkeypatch.setattr(cublas_library, "cublasSetWorkspace_v2", setting_workspace)
+
+    def product(stream) -> np.ndarray:
+        with stream:
+            factor = cupy.asarray(x)
+            out = cupy.empty((3, 3), np.float32)
+            backend.matmul(factor, factor, out)
+            return out.get()  # waits for this stream alone
+
+    streams = [cupy.cuda.Stream(non_blocking=True) for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        for result in pool.map(product, streams):
+            np.testing.assert_array_equal(result, x)
+    assert sorted(taken) == sorted(stream.ptr for stream in streams)
+    assert len(set.union(*taken.values())) == 2
+
+
+ROWS = {
+    "one below another": lambda x: x[:3],
+    "with gaps": lambda x: x[::2],
+    "from the last": lambda x: x[::-1],
+    "one": lambda x: x[1][None],
+    "one of many": lambda x: x[::-1][:1],
+}
+
+
+@pytest.mark.parametrize("taken", ROWS)
+def test_rows_that_cublas_does_not_take_are_multiplied_too(cupy, monkeypatch, taken):
+    monkeypatch.setattr(products, "uses_cublas", lambda *product: True)
+    x = np.arange(24, dtype=np.float32).reshape(4, 6)
+    rows, weight = ROWS[taken](x), np.ones((6, 5), np.float32)
+    there, out = ROWS[taken](cupy.asarray(x)), ROWS[taken](cupy.zeros((4, 5), np.float32))
+    get_backend("cupy").matmul(there, cupy.asarray(weight), out)
+    np.testing.assert_array_equal(out.get(), rows @ weight)
+
+
+# ---- data ----
+
+
+def test_data_come_to_the_device_without_pinned_memory(take, cupy, monkeypatch):
+    """As much of it as a data set has would be taken, and kept, by `cupy.asarray`."""
+
+    def refused(*_, **__):
+        raise AssertionError("pins memory")
+
+    for name in ("asarray", "array"):
+        monkeypatch.setattr(cupy, name, refused)
+    monkeypatch.setattr(cupy.cuda, "alloc_pinned_memory", refused)
+    plan, data = plan_of("float32"), labelled(110, 19, 5)
+    take("graph")
+    assert trained("cupy", plan, data).run.step == 5
+
+
 # ---- streams of data ----
 
 
@@ -182,6 +265,32 @@ def test_barriers_stand_where_one_needs_another():
         item("", "progress"),
     ]
     assert persistent.barriers(items) == ["block", "grid", None, "grid", None]
+
+
+def test_blocks_meet_as_often_as_they_like(take):
+    """No barrier leaves anything to count up to the largest number."""
+    plan, data = plan_of("float32"), labelled(24 * 3, 19, 5)
+    take("grid")
+    kernel = trained("cupy", plan, data).run._persistent
+    assert kernel.blocks > 2
+    assert kernel._arrivals.get()[0] % 2**31 == 0
+
+
+def test_deep_networks_are_many_kernels():
+    """One that did all their operations would take minutes to compile, and spill."""
+    assert persistent.suits(dense_plan((19, *[16] * 8, 5), batch=24))
+    assert not persistent.suits(dense_plan((19, *[16] * 12, 5), batch=24))
+
+
+def test_chunks_share_their_kernels(take, cupy):
+    def kernels(chunks: int) -> int:
+        get_backend("cupy")._device._functions.clear()
+        plan = dense_plan((7, 6, 5), batch=8 * chunks, chunk=8, dropout=0.2)
+        session = trained("cupy", plan, labelled(8 * chunks, 7, 5))
+        return len(session.run._device._functions)
+
+    take("graph")
+    assert kernels(5) == kernels(2)
 
 
 def test_a_barrier_less_is_seen(take, monkeypatch):

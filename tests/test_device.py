@@ -14,6 +14,7 @@ from cuda.standin import install
 import fastnn
 from fastnn import arrays, functional
 from fastnn import backend as backends
+from fastnn.kernels.cupy_backend.device import Device
 
 DTYPES = ("float32", "float64")
 SMALL = backends.training_work(weights=1000, batch_rows=32)
@@ -164,6 +165,12 @@ def test_a_missing_driver_or_device_is_named(devices, words, capsys):
             network().fit(*data(), device="cuda")
         assert backends.for_device("auto", LARGE).name == "numba"
         assert words in capsys.readouterr().err
+
+
+def test_a_device_that_is_too_old_is_named(cupy, monkeypatch):
+    monkeypatch.setattr(cupy.cuda.Device, "compute_capability", "75")
+    with pytest.raises(RuntimeError, match=r"compute capability 7\.5; expected 8\.0 or newer"):
+        network().fit(*data(), device="cuda")
 
 
 @pytest.mark.parametrize("device, chosen, expected", [
@@ -318,6 +325,16 @@ def test_training_where_the_data_lie(extra, dtype, cupy):
     assert_close(history.updates["loss"], losses, rounding(dtype, roundings, losses))
     for name, value in scores.items():
         assert_close(measured[name], value, rounding(dtype, roundings, value))
+
+
+def test_rows_on_a_full_gpu_are_trained_on_where_they_lie(cupy, monkeypatch):
+    x, y = data()
+    model, other = network(), network()
+    other.fit(x, y, device="cuda")
+    monkeypatch.setattr(Device, "free_bytes", lambda self: 600)
+    model.fit(cupy.asarray(x), y)
+    np.testing.assert_array_equal(model.arena.flat, other.arena.flat)
+    assert model.evaluate(cupy.asarray(x), y) == other.evaluate(cupy.asarray(x), y)
 
 
 @pytest.mark.parametrize("protocol", ["dlpack", "interface"])

@@ -147,6 +147,19 @@ def test_data_of_any_kind_trains_and_predicts_the_same(kind):
     np.testing.assert_array_equal(model.predict(KINDS[kind](x)), expected.predict(x))
 
 
+@pytest.mark.parametrize("rows, columns", [(5, 1), (1, 3), (1, 1)])
+@pytest.mark.parametrize("kind", ["float32", "float64", "uint8"])
+def test_the_stride_of_an_axis_of_one_element_says_nothing(rows, columns, kind):
+    """As of a table's one column, which begins elsewhere than the others."""
+    table = np.arange(50).reshape(5, 10).astype(kind)
+    x, y = np.asfortranarray(table)[:rows, :columns], np.arange(rows) % 2
+    model = fastnn.Sequential(fastnn.Linear(columns, 2), seed=0)
+    other = fastnn.Sequential(fastnn.Linear(columns, 2), seed=0)
+    model.fit(x, y)
+    other.fit(np.array(x.tolist(), kind), y)
+    np.testing.assert_array_equal(model.arena.flat, other.arena.flat)
+
+
 def test_a_memory_map_is_read_in_place(tmp_path):
     x, y = data()
     np.save(tmp_path / "x.npy", x.astype(np.float32))

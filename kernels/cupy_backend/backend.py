@@ -46,7 +46,7 @@ class CupyBackend:
     Raises
     ------
     RuntimeError
-        Without a driver or a device; the message says which.
+        Without a driver, a device, or one that is new enough; the message says which.
     """
 
     name = "cupy"
@@ -118,7 +118,7 @@ class CupyBackend:
             numbers = [move.read(array) for array in learned]
             slopes = [_matrix(move.write(array)) for array in learned_slopes]
             rows = np.int32(shape[0] if len(shape) == 2 else 1)
-            place = None if dropout is None else place_of(dropout, 0, value.dtype.name)
+            place = None if dropout is None else place_of(dropout, "0", value.dtype.name)
             arrays = source, value, by_x
             call = operations.map_(rows, *arrays, activation, numbers, slopes, place)
             if dropout is not None:

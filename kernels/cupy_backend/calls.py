@@ -120,8 +120,8 @@ class Call:
         Bytes of block memory.
     blocks_at_once : int
         Blocks that a multiprocessor must have the registers for.
-    named : tuple of (str, array)
-        Arrays that texts among the arguments speak of by these names.
+    named : tuple of (str, array or NumPy scalar)
+        What texts among the arguments speak of by these names.
     """
 
     function: str
@@ -174,10 +174,10 @@ class Call:
         """Put the kernel on the current stream."""
         device.launch(self)
 
-    def naming(self, arrays: Mapping[str, Any]) -> Call:
-        """The same call, with those of the arrays as parameters that its texts speak of by name."""
+    def naming(self, values: Mapping[str, Any]) -> Call:
+        """The same call, with those of the values as parameters that its texts speak of by name."""
         words = {word for argument in self.arguments for word in _words(argument)}
-        return replace(self, named=tuple((n, array) for n, array in arrays.items() if n in words))
+        return replace(self, named=tuple((n, value) for n, value in values.items() if n in words))
 
 
 @functools.lru_cache(maxsize=256)

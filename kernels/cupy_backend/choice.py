@@ -14,7 +14,7 @@ import numpy as np
 from ..contract import IDENTITY, Activation
 from . import operations, products
 from .calls import Code
-from .cublas import Gemm
+from .cublas import Gemm, takes
 from .device import Work
 
 
@@ -23,8 +23,8 @@ def matmul(
 ) -> list[Work]:
     """The work of out = a b, either transposed first."""
     form = f"{'NT'[transpose_a]}{'NT'[transpose_b]}"
-    (rows, columns), inner = out.shape, a.shape[0 if transpose_a else 1]
-    if _by_cublas(form, rows, columns, inner, out, "float32"):
+    inner = a.shape[0 if transpose_a else 1]
+    if _by_cublas(form, (*out.shape, inner), (a, b, out), "float32"):
         return [Gemm(a, b, out, transpose_a, transpose_b)]
     return [products.matmul(a, b, out, transpose_a, transpose_b)]
 
@@ -42,7 +42,7 @@ def linear(
 ) -> list[Work]:
     """The work of y = f(x weight + bias) and its slope, under a dropout mask at ``place``."""
     inputs, outputs = weight.shape
-    if _by_cublas("NN", int(rows), outputs, inputs, y, precision):
+    if _by_cublas("NN", (int(rows), outputs, inputs), (x, weight, y), precision):
         return [
             Gemm(x[:rows], weight, y[:rows], precision=precision),
             products.finish_linear(rows, bias, y, slope, activation, place),
@@ -61,7 +61,7 @@ def linear_grad_input(
 ) -> list[Work]:
     """The work of out = (grad weight') * slope."""
     inputs, outputs = weight.shape
-    if not _by_cublas("NT", int(rows), inputs, outputs, out, precision):
+    if not _by_cublas("NT", (int(rows), inputs, outputs), (grad, weight, out), precision):
         arrays = grad, weight, slope, out
         return [products.linear_grad_input(rows, *arrays, precision=precision)]
     works: list[Work] = [
@@ -88,7 +88,7 @@ def linear_grad_weight(
     """
     (inputs, outputs), dtype = grad_weight.shape, np.dtype(grad.dtype).name
     arrays = x, grad, grad_weight, grad_bias
-    if not _by_cublas("TN", inputs, outputs, int(rows), grad, precision):
+    if not _by_cublas("TN", (inputs, outputs, int(rows)), (x, grad, grad_weight), precision):
         count = products.slices(int(rows), inputs, outputs, dtype, precision)
         if count == 1:
             return [products.linear_grad_weight(rows, *arrays, adds, precision=precision)]
@@ -103,6 +103,8 @@ def linear_grad_weight(
     return works
 
 
-def _by_cublas(form: str, rows: int, columns: int, inner: int, array: Any, precision: str) -> bool:
-    dtype = np.dtype(array.dtype).name
-    return products.uses_cublas(form, rows, columns, inner, dtype, precision)
+def _by_cublas(
+    form: str, sizes: tuple[int, int, int], matrices: tuple[Any, Any, Any], precision: str
+) -> bool:
+    dtype = np.dtype(matrices[0].dtype).name
+    return all(map(takes, matrices)) and products.uses_cublas(form, *sizes, dtype, precision)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +39,8 @@ class Gemm:
     precision: str = "float32"
 
     def prepare(self, device: Device) -> None:
-        """Load cuBLAS, make its handle and take its workspace."""
-        device.cublas().prepare()
+        """Load cuBLAS, make its handle and the workspace of the current stream."""
+        device.cublas().workspace()
 
     def launch(self, device: Device) -> None:
         """Put the product on the current stream."""
@@ -47,7 +48,9 @@ class Gemm:
 
 
 class Cublas:
-    """A handle of cuBLAS, its workspace, and its one function.
+    """A handle of cuBLAS, a workspace for each stream, and its one function; for any thread.
+
+    Streams do not wait for each other, so none may use the workspace of another.
 
     Parameters
     ----------
@@ -61,14 +64,16 @@ class Cublas:
         handle = ctypes.c_void_p()
         self._check(library.cublasCreate_v2(ctypes.byref(handle)))
         self._handle = handle
-        self._lock = threading.Lock()  # a handle has one stream at a time
-        self._workspaces: dict[int, Any] = {}
+        self._workspaces: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+        self._lock = threading.Lock()  # a handle knows one stream at a time
 
-    def prepare(self) -> None:
-        """Take a workspace for the current stream, whose products may go beside others'."""
-        stream = self._cupy.cuda.get_current_stream().ptr
-        if stream not in self._workspaces:
-            self._workspaces[stream] = self._cupy.empty(_WORKSPACE_BYTES, np.uint8)
+    def workspace(self) -> Any:
+        """That of the current stream, which lives as long as the stream."""
+        stream = self._cupy.cuda.get_current_stream()
+        with self._lock:
+            if stream not in self._workspaces:
+                self._workspaces[stream] = self._cupy.empty(_WORKSPACE_BYTES, np.uint8)
+            return self._workspaces[stream]
 
     def gemm(self, gemm: Gemm) -> None:
         """Put a product on the current stream.
@@ -76,18 +81,13 @@ class Cublas:
         cuBLAS counts columns first: what it takes for a matrix is the transpose of ours, so out' =
         b' a' is asked for.
         """
-        if 0 not in gemm.out.shape:
-            with self._lock:
-                self._use(self._cupy.cuda.get_current_stream().ptr)
-                self._check(self._launch(gemm))
-
-    def _launch(self, gemm: Gemm) -> int:
         a, b, out = gemm.a, gemm.b, gemm.out
+        if 0 in out.shape:
+            return
         inner = a.shape[0 if gemm.transpose_a else 1]
         kind = _R_32F if out.dtype == np.float32 else _R_64F
         precision = gemm.precision if kind == _R_32F else "float64"
-        return self._library.cublasGemmEx(
-            self._handle,
+        arguments = (
             _TRANSPOSED if gemm.transpose_b else _NONE,
             _TRANSPOSED if gemm.transpose_a else _NONE,
             *(ctypes.c_int(size) for size in (out.shape[1], out.shape[0], inner)),
@@ -99,13 +99,21 @@ class Cublas:
             ctypes.c_int(_COMPUTE[precision]),
             ctypes.c_int(_DEFAULT_ALGORITHM),
         )
+        workspace = self.workspace()
+        with self._lock:
+            self._use(self._cupy.cuda.get_current_stream(), workspace)
+            self._check(self._library.cublasGemmEx(self._handle, *arguments))
 
-    def _use(self, stream: int) -> None:
-        self._check(self._library.cublasSetStream_v2(self._handle, ctypes.c_void_p(stream)))
+    def _use(self, stream: Any, workspace: Any) -> None:
+        self._check(self._library.cublasSetStream_v2(self._handle, ctypes.c_void_p(stream.ptr)))
         # after the stream: setting that takes the workspace away
-        address = ctypes.c_void_p(self._workspaces[stream].data.ptr)
-        size = ctypes.c_size_t(_WORKSPACE_BYTES)
-        self._check(self._library.cublasSetWorkspace_v2(self._handle, address, size))
+        self._check(
+            self._library.cublasSetWorkspace_v2(
+                self._handle,
+                ctypes.c_void_p(workspace.data.ptr),
+                ctypes.c_size_t(_WORKSPACE_BYTES),
+            )
+        )
 
     def _check(self, status: int) -> None:
         if status != 0:
@@ -128,6 +136,14 @@ def load(cupy: Any) -> Any:
         raise RuntimeError(f"cuBLAS does not load: {error}") from error
 
 
+def takes(matrix: Any) -> bool:
+    """Whether cuBLAS can read or write a matrix: no row begins before the last one has ended.
+
+    Where there is one row alone, its stride says nothing.
+    """
+    return len(matrix) <= 1 or matrix.strides[0] >= matrix.shape[1] * matrix.itemsize
+
+
 def _scalar(value: float, kind: int) -> Any:
     return ctypes.byref((ctypes.c_float if kind == _R_32F else ctypes.c_double)(value))
 
@@ -136,5 +152,5 @@ def _matrix(array: Any, kind: int) -> tuple[Any, ...]:
     return (
         ctypes.c_void_p(array.data.ptr),
         ctypes.c_int(kind),
-        ctypes.c_int(max(1, array.strides[0] // array.itemsize)),
+        ctypes.c_int(max(1, array.shape[1], array.strides[0] // array.itemsize)),
     )

@@ -38,10 +38,13 @@ class Data(Protocol):
 
 
 def data_of(binding: Binding, rows_in_step: int, device: Device) -> Data:
-    """The data of a run: on the device whole if they fit, else in blocks of whole steps."""
+    """The data of a run: on the device whole if they fit, else in blocks of whole steps.
+
+    Where the rows lie there already, so must the little that belongs to them.
+    """
     arrays = _arrays(binding)
-    missing = sum(a.nbytes for a in arrays.values() if not device.is_array(a))
-    if missing <= _SHARE_OF_MEMORY * device.free_bytes():
+    size = sum(array.nbytes for array in arrays.values())
+    if device.is_array(binding.x) or size <= _SHARE_OF_MEMORY * device.free_bytes():
         return _Resident(arrays, device)
     return _Streamed(arrays, rows_in_step, device)
 

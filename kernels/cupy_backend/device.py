@@ -15,6 +15,8 @@ from .cublas import Cublas, load
 
 _MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 _SHARED_WITHOUT_ASKING = 48 * 1024
+_OLDEST = 80
+"""The compute capability, ten times, from which devices copy asynchronously into block memory."""
 _OPTIONS = ("--std=c++17", "--fmad=false", "-default-device")
 """No contraction: formulas say where they fuse."""
 
@@ -39,17 +41,23 @@ class Device:
     Raises
     ------
     RuntimeError
-        Without a driver or a device; the message says which.
+        Without a driver, a device, or one that is new enough; the message says which.
     """
 
     def __init__(self, cupy: Any) -> None:
         self.cupy = cupy
         _check(cupy)
         device = cupy.cuda.Device()
+        capability = int(device.compute_capability)
+        if capability < _OLDEST:
+            raise RuntimeError(
+                f"the device has compute capability {capability / 10}; expected {_OLDEST / 10} or "
+                "newer"
+            )
         self._id = device.id
         self.processors = int(device.attributes["MultiProcessorCount"])
         self.block_memory = int(device.attributes["MaxSharedMemoryPerBlockOptin"])
-        self.architecture = f"sm_{device.compute_capability}"
+        self.architecture = f"sm_{capability}"
         self._functions: dict[str, Any] = {}
         self._modules: list[Any] = []
         self._cublas: Cublas | None = None
@@ -115,9 +123,13 @@ class Device:
 
     def array(self, values: Any, dtype: Any = None) -> Any:
         """An array on the device, C-contiguous: itself if it is one, else a copy."""
-        if not self.is_array(values):
-            values = np.ascontiguousarray(values, dtype)
-        return self.cupy.ascontiguousarray(self.cupy.asarray(values), dtype)
+        if self.is_array(values):
+            return self.cupy.ascontiguousarray(values, dtype)
+        values = np.ascontiguousarray(values, dtype)
+        # cupy.asarray would pin as much memory of the host, and keep it
+        there = self.empty(values.shape, values.dtype)
+        there.set(values)
+        return there
 
     def pinned(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """Memory of the host that the device can copy from by itself."""

@@ -6,16 +6,16 @@ __device__ __forceinline__ void pause_thread() {}
 #endif
 
 // Wait until every block of the grid has come here; what they wrote before is then seen by all.
-// `arrivals` counts on from launch to launch. Bytes: one atomic addition a block, then reads of one
-// word by one thread a block.
+// Together the blocks add the highest bit to `arrivals`, so that it turns over as the last of them
+// comes and the other bits are as before: 0, however often the blocks of however many launches
+// meet. Bytes: one atomic addition a block, then reads of one word by one thread a block.
 __device__ __forceinline__ void grid_barrier(unsigned *arrivals) {
+  constexpr unsigned HIGHEST = 0x80000000u;
   __syncthreads();
   if (threadIdx.x == 0) {
     __threadfence();
-    const unsigned before = atomicAdd(arrivals, 1u);
-    const unsigned complete = before - before % gridDim.x + gridDim.x;
-    // the difference is right beyond the largest unsigned too
-    while ((int)(*(volatile unsigned *)arrivals - complete) < 0) pause_thread();
+    const unsigned before = atomicAdd(arrivals, blockIdx.x == 0 ? HIGHEST - (gridDim.x - 1) : 1u);
+    while (((*(volatile unsigned *)arrivals ^ before) & HIGHEST) == 0) pause_thread();
     __threadfence();
   }
   __syncthreads();

@@ -26,6 +26,9 @@ _WIDEST = 128
 _MOST_ROWS = 512
 _MOST_ROWS_OF_A_BLOCK = 32
 """Rows of a batch up to which one block is enough."""
+_MOST_OPERATIONS = 32
+"""Operations of a step up to which a kernel that does them all compiles in seconds and keeps its
+numbers in registers."""
 _ALIGNMENT = 16
 _OWN = ("progress", "scale", "clip_scale")
 """What every block has for itself."""
@@ -37,6 +40,7 @@ def suits(plan: Plan) -> bool:
         plan.update is not None
         and plan.batch_rows == plan.chunk_rows <= _MOST_ROWS
         and max(buffer.width for buffer in plan.buffers[1:]) <= _WIDEST
+        and len(plan.chunk) + len(plan.step) <= _MOST_OPERATIONS
         and plan.precision == "float32"
     )
 

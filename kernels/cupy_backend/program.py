@@ -6,7 +6,7 @@ A batch of several chunks walks them one after the other; gradients of later one
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,8 +33,11 @@ class Item(NamedTuple):
     """Whether it says that the rest of the step must not be done."""
 
 
-def place_of(dropout: Dropout, first_row: int, dtype: str) -> Code:
-    """Where a layer's mask stands; seed, epoch and step are read from the run's table."""
+def place_of(dropout: Dropout, first_row: str, dtype: str) -> Code:
+    """Where a layer's mask stands; seed, epoch and step are read from the run's table.
+
+    ``first_row`` is the text of the first row's place in its step.
+    """
     scale = TextMath(dtype).text(dropout.scale)
     return Code(f"place_of(progress, {first_row}, {dropout.layer}u, {dropout.threshold}u, {scale})")
 
@@ -105,15 +108,15 @@ class Program:
         yield self._advance(rows)
 
     def _chunk(self, chunk: _Chunk) -> Iterator[Item]:
+        names = self._names | {"first_row": np.int32(chunk.first)}
         for row in self._plan.chunk:
-            yield from getattr(self, f"_{row.op}")(row, chunk)
+            for item in getattr(self, f"_{row.op}")(row, chunk):
+                yield item._replace(work=_naming(item.work, names))
 
     def _item(
         self, work: Work, reads: Sequence[str], writes: Sequence[str], everywhere: bool = False
     ) -> Item:
-        if isinstance(work, Call):
-            work = work.naming(self._names)
-        return Item(work, frozenset(reads), frozenset(writes), everywhere)
+        return Item(_naming(work, self._names), frozenset(reads), frozenset(writes), everywhere)
 
     # -- what rows speak of --
 
@@ -128,11 +131,11 @@ class Program:
         )
 
     def _order(self, chunk: _Chunk) -> Code:
-        return Code(f"order_of(progress, {chunk.first})")
+        return Code(f"order_of(progress, {chunk.first_row})")
 
     def _place(self, row: Row, chunk: _Chunk) -> Code | None:
         dropout: Dropout | None = row.settings.get("dropout")
-        return None if dropout is None else place_of(dropout, chunk.first, self._plan.dtype)
+        return None if dropout is None else place_of(dropout, chunk.first_row, self._plan.dtype)
 
     def _weights(self) -> Local | None:
         binding = self._binding
@@ -217,7 +220,7 @@ class Program:
     def _copy_out(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
         (outputs,) = self._arrays(row.reads)
         out = self._data("OUT", self._plan.dtype, len(self._binding.x), self._plan.outputs)
-        places = Code(f"Order{{nullptr, progress[FIRST] + {chunk.first}}}")
+        places = Code(f"Order{{nullptr, progress[FIRST] + {chunk.first_row}}}")
         call = operations.copy_out(chunk.rows, outputs, places, out)
         yield self._item(call, (*row.reads, "progress"), ("out",))
 
@@ -374,3 +377,14 @@ class _Chunk(NamedTuple):
     first: int
     rows: Rows
     rows_in_step: Rows
+
+    @property
+    def first_row(self) -> str:
+        """The text of ``first``: where there can be many chunks, a parameter, or each would have
+        kernels of its own."""
+        return "0" if isinstance(self.rows, Code) else "first_row"
+
+
+def _naming(work: Work, names: Mapping[str, Any]) -> Work:
+    """The same work, with what its texts speak of by these names."""
+    return work.naming(names) if isinstance(work, Call) else work

@@ -54,9 +54,11 @@ class CupyRun:
                 self._memory.load()
                 self._data = data_of(binding, plan.batch_rows, device)
                 self._out = self._output()
+                self._program = Program(plan, binding, self._memory, device)
+                self._persistent = (
+                    Persistent(plan, binding, self._memory, device) if suits(plan) else None
+                )
                 self._stream.synchronize()
-        self._program = Program(plan, binding, self._memory, device)
-        self._persistent = Persistent(plan, binding, self._memory, device) if suits(plan) else None
 
     def begin(
         self,

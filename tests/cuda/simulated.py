@@ -384,8 +384,9 @@ class SimulatedDevice:
         for allocation in list(self._allocations):
             if allocation.buffer.damaged():
                 raise KernelError(f"something wrote beside an array of {allocation.size} bytes")
-        for buffer in self._quarantine:
-            self._check_quarantined(buffer)
+        with self.lock:
+            for buffer in self._quarantine:
+                self._check_quarantined(buffer)
 
     def _check_quarantined(self, buffer: Guarded) -> None:
         if buffer.damaged() or not buffer.poisoned():
