@@ -102,9 +102,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             write_json(file, results)
     conclude(results)
     write_json(file, results)
+    print(device_tables(results, gpu_targets.outcomes(results)))
     if results.get("training"):
         draw_device(results, options.out)
-    print(device_tables(results, gpu_targets.outcomes(results)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -198,9 +198,9 @@ def _answer(part: str, rounds: int | None, quick: bool) -> None:
         for figure in figures:
             print(json.dumps(figure), file=answers, flush=True)
     except Exception as error:
-        traceback.print_exc()
-        failure = (FAILURES, part), f"{type(error).__name__}: {error}"
-        print(json.dumps(failure), file=answers, flush=True)
+        if part != _DESCRIPTION:  # without a device, what is missing says all
+            traceback.print_exc()
+        print(json.dumps(gpu_timing.failure(error, part)), file=answers, flush=True)
 
 
 if __name__ == "__main__":

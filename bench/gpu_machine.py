@@ -15,6 +15,7 @@ from fastnn.kernels.cupy_backend.device import Device
 from .gpu_timing import Figure, Kernel, attempt, in_turn, replay
 
 COPIED_BYTES = 1 << 30
+FMA_STEPS = 4096
 _FEW_NODES, _MANY_NODES = 100, 300
 _FEW_MEETINGS, _MANY_MEETINGS = 100, 1100
 _LAUNCHES = 1000
@@ -65,8 +66,9 @@ def measure(device: Device, rounds: int, quick: bool) -> Iterator[Figure]:
         yield attempt(part, "machine", "seconds of a grid barrier", str(blocks))
 
 
-def copy_rates(device: Device, rounds: int, size: int = COPIED_BYTES) -> list[float]:
+def copy_rates(device: Device, rounds: int) -> list[float]:
     """Bytes read and written a second by a copy on the device."""
+    size = COPIED_BYTES
     copy, source, target = copier(device, size)
     source.fill(7)
     found = in_turn({"copy": copy}, device.cupy.cuda.Device().synchronize, rounds)["copy"]
@@ -88,13 +90,13 @@ def copier(device: Device, size: int) -> tuple[Any, Any, Any]:
     return copy, source, target
 
 
-def flop_rates(device: Device, rounds: int, steps: int = 4096) -> list[float]:
+def flop_rates(device: Device, rounds: int) -> list[float]:
     """Flops a second of chains of multiply-adds in registers."""
     blocks = _BLOCKS_A_PROCESSOR * device.processors
     out = device.zeros(blocks * THREADS, np.float32)
-    values = (out, np.float32(1), np.float32(1), np.int32(steps))
+    values = (out, np.float32(1), np.float32(1), np.int32(FMA_STEPS))
     kernel = Kernel(_CHAINS_OF_FMA, values, blocks)
-    fmas = _CHAINS * _UNROLLED * steps
+    fmas = _CHAINS * _UNROLLED * FMA_STEPS
     found = _alone(device, {"fma": kernel}, rounds)["fma"]
     expected = sum(range(_CHAINS)) + fmas
     assert np.all(out.get() == expected), "the multiply-adds are not all done"

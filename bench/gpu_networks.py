@@ -26,6 +26,7 @@ from .processes import (
     Contender,
     Rounds,
     best,
+    is_installed,
     running,
 )
 
@@ -60,8 +61,11 @@ def steps_of(batch: int) -> int:
 
 def measure(rounds: int, quick: bool) -> Iterator[Figure]:
     """Seconds of a step by network, batch and library, a number a round."""
+    there = {name: which for name, which in LIBRARIES.items() if is_installed(_package(which))}
+    for name in LIBRARIES.keys() - there.keys():
+        yield (FAILURES, f"networks {name}"), "not installed"
     batches = _QUICK_BATCHES if quick else BATCHES
-    makers = itertools.chain(_on_device(LIBRARIES), _on_cpu())
+    makers = itertools.chain(_on_device(there), _on_cpu())
     for network, batch, cell in _cells(makers, NETWORKS, batches, rounds):
         yield ("training", str(network), str(batch)), cell.seconds
         yield from _failures(network, batch, cell)
@@ -75,6 +79,10 @@ def measure_precision(rounds: int, quick: bool) -> Iterator[Figure]:
         yield (*where, "seconds"), {name: best(found) for name, found in cell.seconds.items()}
         yield (*where, "relative error of the loss"), cell.errors
         yield from _failures(network, batch, cell)
+
+
+def _package(contender: str) -> str:
+    return contender.partition(" ")[0]
 
 
 def _on_device(libraries: Mapping[str, str]) -> Iterator[Contender]:

@@ -21,7 +21,7 @@ import reference
 from checks import assert_close, product_bound
 
 from fastnn.kernels.contract import DTYPES, Activation
-from fastnn.kernels.cupy_backend import choice, operations, products
+from fastnn.kernels.cupy_backend import choice, products
 from fastnn.kernels.cupy_backend.cublas import Gemm
 from fastnn.kernels.cupy_backend.device import Device, Work
 from fastnn.kernels.formulas import ACTIVATIONS
@@ -92,9 +92,8 @@ def square(device: Device, size: int, dtype: str, precision: str = "float32") ->
     a, b = _operands(dtype, (size, size), (size, size))
     here, there = device.array(a), device.array(b)
     out = device.empty((size, size), dtype)
-    rounding = {} if precision == "float32" else {"precision": precision}
     works = {
-        "fastnn": [products.matmul(here, there, out, **rounding)],
+        "fastnn": [products.matmul(here, there, out, precision=precision)],
         "cublas": [Gemm(here, there, out, precision=precision)],
     }
     return _product(works, out, a, b)
@@ -131,8 +130,8 @@ def by_weights(device: Device, batch: int, inputs: int, outputs: int, dtype: str
     x, grad = _operands(dtype, (batch, inputs), (batch, outputs))
     there, gradient = device.array(x), device.array(grad)
     out, sums = device.empty((inputs, outputs), dtype), device.empty(outputs, dtype)
-    scratch = device.empty(max(1, operations.column_sums_scratch(batch, outputs)), dtype)
-    arrays = there, gradient, out, sums, False, scratch
+    empty = functools.partial(device.empty, dtype=dtype)
+    arrays = there, gradient, out, sums, False, empty
     works = _either_way(lambda: choice.linear_grad_weight(np.int32(batch), *arrays))
     return _product(works, out, x.T, grad)
 
@@ -196,9 +195,9 @@ def measure(device: Device, rounds: int, quick: bool) -> Iterator[Figure]:
         yield attempt(work, "rounding", precision)
 
 
-def rounding_errors(device: Device, precision: str, size: int = _ROUNDED_SIZE) -> dict[str, float]:
+def rounding_errors(device: Device, precision: str) -> dict[str, float]:
     """The largest error of an element of a product, over the sum of its terms' sizes."""
-    product = square(device, size, "float32", precision)
+    product = square(device, _ROUNDED_SIZE, "float32", precision)
     errors = {}
     for name in product.works:
         off = np.abs(product.result(device, name) - product.expected)
@@ -206,11 +205,11 @@ def rounding_errors(device: Device, precision: str, size: int = _ROUNDED_SIZE) -
     return errors
 
 
-def table(device: Device, rounds: int, batches: Iterable[int] = BATCHES) -> dict[str, Any]:
+def table(device: Device, rounds: int) -> dict[str, Any]:
     """What ``products.json`` holds; see ``products.product_table``."""
     measured = []
     for dtype in DTYPES:
-        for form, batch, layer in _points(batches):
+        for form, batch, layer in _points(BATCHES):
             make = functools.partial(MAKERS[form], device, batch, *layer, dtype)
             found = _time(device, make, rounds)
             ours, theirs = (statistics.median(found[name]) for name in ("fastnn", "cublas"))

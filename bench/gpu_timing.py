@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from fastnn.kernels.cupy_backend.calls import THREADS, prelude
 from fastnn.kernels.cupy_backend.device import Device, Work
 
 FAILURES = "failures"
-_LEAST_SECONDS = 0.02
+LEAST_SECONDS = 0.02
 """A measurement repeats its work until it has taken so long."""
 _WORKS_A_GRAPH = 20
 
@@ -43,20 +44,27 @@ def attempt(work: Callable[[], Any], *where: str) -> Figure:
     try:
         return where, work()
     except Exception as error:
-        return (FAILURES, " ".join(where)), f"{type(error).__name__}: {error}"
+        traceback.print_exc()
+        return failure(error, *where)
+
+
+def failure(error: Exception, *where: str) -> Figure:
+    """An error as a figure."""
+    return (FAILURES, " ".join(where)), f"{type(error).__name__}: {error}"
 
 
 def in_turn(
     works: Mapping[str, Callable[[], Any]],
     wait: Callable[[], Any],
     rounds: int,
-    least: float = _LEAST_SECONDS,
+    least: float | None = None,
 ) -> dict[str, list[float]]:
     """Seconds of a call of each work, a number a round.
 
-    Calls follow one another for about ``least`` seconds; then ``wait`` awaits what they have left
-    to the device.
+    Calls follow one another for about ``least`` seconds (default: LEAST_SECONDS); then ``wait``
+    awaits what they have left to the device.
     """
+    least = LEAST_SECONDS if least is None else least
     counts = {name: _calls(work, wait, least) for name, work in works.items()}
     found: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(rounds):
@@ -87,14 +95,14 @@ def _seconds(work: Callable[[], Any], wait: Callable[[], Any], count: int) -> fl
 
 
 def graphs_in_turn(
-    device: Device, works: Mapping[str, Sequence[Work]], rounds: int, least: float = _LEAST_SECONDS
+    device: Device, works: Mapping[str, Sequence[Work]], rounds: int
 ) -> dict[str, list[float]]:
     """The same for works of the device, many of each in a CUDA graph, as training has them.
 
     Launched alone, small ones would take as long as their launch.
     """
     replays = {name: replay(device, each, _WORKS_A_GRAPH) for name, each in works.items()}
-    found = in_turn(replays, device.cupy.cuda.Device().synchronize, rounds, least)
+    found = in_turn(replays, device.cupy.cuda.Device().synchronize, rounds)
     return {name: [one / _WORKS_A_GRAPH for one in seconds] for name, seconds in found.items()}
 
 
@@ -103,6 +111,7 @@ def replay(device: Device, works: Iterable[Work], times: int) -> Callable[[], No
     repeated = list(works) * times
     stream = device.stream()
     with device.on(stream):
+        device.prepare(repeated)
         graph = device.capture(stream, repeated)
 
     def launch() -> None:

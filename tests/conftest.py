@@ -1,9 +1,11 @@
 """What every test file shares."""
 
+import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from cuda.fixtures import stand_in
+from cuda.fixtures import cupy_here, cupy_module  # noqa: F401 - a fixture of every file
 from hypothesis import settings
 
 import fastnn
@@ -13,20 +15,43 @@ settings.register_profile("fastnn", deadline=None, derandomize=True)
 settings.load_profile("fastnn")
 
 
-@pytest.fixture(params=["numpy", "numba"], scope="module")
-def backend(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The name of each backend in turn, which is in use meanwhile."""
-    with fastnn.use_backend(request.param):
-        yield request.param
+def each_backend(*names: str) -> Any:
+    """A fixture: the name of each backend in turn, which is in use meanwhile."""
+
+    @pytest.fixture(params=names, scope="module")
+    def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+        with pytest.MonkeyPatch.context() as patch:
+            for _ in cupy_here(patch) if request.param == "cupy" else (None,):
+                with fastnn.use_backend(request.param):
+                    yield request.param
+
+    return backend
+
+
+backend = each_backend("numpy", "numba")
 
 
 @pytest.fixture(autouse=True)
 def cupy_for_those_who_name_it(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
-    """The stand-in for CuPy, for tests that one of their parameters sends to the cupy backend."""
-    parameters = getattr(request.node, "callspec", None)
-    if parameters is not None and "cupy" in map(str, parameters.params.values()):
-        yield from stand_in(monkeypatch)
+    """A device, or the stand-in for CuPy, for tests that a parameter sends to the cupy backend."""
+    is_there = "cupy" in sys.modules  # for the whole module of the test
+    if names_cupy(request.node) and not is_there:
+        yield from cupy_here(monkeypatch)
     else:
         yield
+
+
+def names_cupy(test: pytest.Item) -> bool:
+    """Whether one of a test's parameters is the cupy backend."""
+    parameters = getattr(test, "callspec", None)
+    return parameters is not None and "cupy" in map(str, parameters.params.values())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever works on a CUDA device where there is one is run by ``-m gpu``."""
+    for item in items:
+        if names_cupy(item) or "cupy_module" in getattr(item, "fixturenames", ()):
+            item.add_marker("gpu")

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
+import os
+import select
 import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 
+import numpy as np
 import pytest
+
+import fastnn
+from fastnn.kernels.cupy_backend import products
 
 pytest.importorskip("bench", reason="the benchmarks are in the checkout only")
 
-from bench import gpu, gpu_networks, gpu_targets, gpu_timing, pictures, tables
+from bench import (
+    gpu,
+    gpu_machine,
+    gpu_networks,
+    gpu_optimizers,
+    gpu_products,
+    gpu_targets,
+    gpu_timing,
+    pictures,
+    tables,
+)
 from bench.cases import BATCHES
 from bench.files import write_json
 from bench.peers import Network
@@ -109,10 +125,11 @@ def test_a_part_ends_with_its_time_and_so_do_its_processes(monkeypatch, tmp_path
 
 def is_gone(process):
     try:
-        status = Path(f"/proc/{process}/stat").read_text()
-    except FileNotFoundError:
+        end = os.pidfd_open(process)
+    except ProcessLookupError:
         return True
-    return status.rpartition(")")[2].split()[0] in "ZX"
+    with os.fdopen(end):
+        return bool(select.select([end], [], [], 10.0)[0])
 
 
 def test_an_error_inside_a_part_is_a_figure(monkeypatch, capfd):
@@ -225,13 +242,15 @@ def test_every_network_batch_and_failure_comes(monkeypatch):
         return made[-1]
 
     monkeypatch.setattr(gpu_networks, "Contender", contender)
+    monkeypatch.setattr(gpu_networks, "is_installed", lambda library: library != "jax")
     monkeypatch.setattr(gpu_networks.contenders, "numpy", lambda task, threads: Known())
     figures = dict(gpu_networks.measure(2, quick=False))
     for network in gpu_networks.NETWORKS:
         for batch in BATCHES:
             assert figures["training", str(network), str(batch)] == {}
-            for name in (*gpu_networks.LIBRARIES, gpu_networks.CPU):
+            for name in (*gpu_networks.LIBRARIES.keys() - {"jax"}, gpu_networks.CPU):
                 assert figures["failures", f"{network} {batch} {name}"] == f"{name} ended"
+    assert figures["failures", "networks jax"] == "not installed"
     rounded = dict(gpu_networks.measure_precision(2, quick=True))
     assert rounded["precision", "784-512-512-10 Adam", "8192", "seconds"] == {}
     assert all(each.closed for each in made)
@@ -345,3 +364,138 @@ def test_tables_have_gaps_where_a_peer_failed(tmp_path):
     assert "from batch None" not in text
     pictures.draw_device(results, tmp_path)
     assert (tmp_path / "gpu.png").stat().st_size > 0
+
+
+# On a device, or its stand-in
+
+
+@pytest.fixture
+def device(cupy_module, monkeypatch):
+    """A device, where the little work that each measurement does is quickly done."""
+    for module in (gpu_machine, gpu_optimizers):
+        monkeypatch.setattr(module, "COPIED_BYTES", 1 << 12)
+    for name in ("FEW_NODES", "FEW_MEETINGS", "LAUNCHES"):
+        monkeypatch.setattr(gpu_machine, f"_{name}", 2)
+    for name in ("MANY_NODES", "MANY_MEETINGS"):
+        monkeypatch.setattr(gpu_machine, f"_{name}", 5)
+    monkeypatch.setattr(gpu_timing, "_WORKS_A_GRAPH", 2)
+    monkeypatch.setattr(gpu_timing, "LEAST_SECONDS", 0.0)
+    return gpu_timing.device()
+
+
+def all_of(figures):
+    """The figures by place; none is a failure."""
+    found = dict(figures)
+    assert [what for where, what in found.items() if where[0] == "failures"] == []
+    return found
+
+
+def test_the_machine_is_measured(device, monkeypatch):
+    monkeypatch.setattr(gpu_machine, "FMA_STEPS", 2)
+    found = all_of(gpu_machine.measure(device, 2, quick=False))
+    blocks = [where[2] for where in found if where[1] == "seconds of a grid barrier"]
+    assert blocks == [str(count) for count in gpu_machine.meeting_blocks(device, quick=False)]
+    assert blocks[0] == "1"
+    assert blocks[-1] == str(device.processors)
+    assert len(found) == 4 + len(blocks)
+    assert all(len(rates) == 2 and all(map(math.isfinite, rates)) for rates in found.values())
+
+
+WAITS_FOR_AN_EARLY_ONE = """
+    if (blockIdx.x == 1 && threadIdx.x == 0)
+      while (!*(volatile int *)early) pause_thread();
+    if (blockIdx.x == 1) places[1] = 0;
+"""
+
+
+def test_a_barrier_that_lets_a_block_go_is_refused(device, monkeypatch):
+    broken = gpu_machine._SEEN_MEETINGS.replace("grid_barrier(arrivals);", WAITS_FOR_AN_EARLY_ONE)
+    monkeypatch.setattr(gpu_machine, "_SEEN_MEETINGS", broken)
+    with pytest.raises(AssertionError, match="before another had come"):
+        gpu_machine.meetings(device, 2, 1)
+
+
+def test_every_optimizer_is_measured(device):
+    figures = dict(gpu_optimizers.measure(device, 2, quick=False, parameters=5000))
+    for name in gpu_optimizers.OPTIMIZERS:
+        assert set(figures["optimizers", name, "seconds"]) >= {"fastnn", "copy"}
+        assert figures["optimizers", name, "how"]["fastnn"] == "one pass"
+    assert figures["optimizers", "SGD", "bytes"] == 3 * 4 * 5000
+    assert figures["optimizers", "Adam", "bytes"] == 7 * 4 * 5000
+    assert {where for where in figures if where[0] == "failures"} <= {
+        ("failures", f"optimizers {name} torch") for name in gpu_optimizers.OPTIMIZERS
+    }
+
+
+def test_an_optimizer_that_does_something_else_is_not_timed(device, monkeypatch):
+    monkeypatch.setattr(fastnn, "Adam", fastnn.SGD)
+    figures = dict(gpu_optimizers.measure(device, 1, quick=True, parameters=100))
+    assert "AssertionError" in figures["failures", "optimizers Adam fastnn"]
+    assert "fastnn" not in figures["optimizers", "Adam", "seconds"]
+
+
+@pytest.mark.parametrize("name", gpu_optimizers.OPTIMIZERS)
+def test_the_optimizers_of_pytorch_are_the_same(name):
+    pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    weight, grad = (rng.standard_normal(100, np.float32) for _ in range(2))
+    make = functools.partial(gpu_optimizers.theirs, where="cpu")
+    update = gpu_optimizers.checked(make, None, name, weight, grad)
+    assert update.how in ("fused", "default")
+
+
+@pytest.mark.parametrize(("name", "library"), gpu_networks.PRECISIONS.items())
+def test_ours_trains_the_same_on_the_device(cupy_module, name, library):
+    task = gpu_networks.contenders.Task((20, 40, 10), "Adam", batch=32, steps=5)
+    known = gpu_networks.contenders.numpy(task, 1).epoch()()
+    loss = gpu_networks.contenders.CONTENDERS[library](task, 1).epoch()()
+    assert abs(loss - known) <= gpu_networks._WITHIN.get(name, 1e-5) * known
+    assert loss != known or name == "float32"
+
+
+@pytest.fixture
+def few_products(monkeypatch):
+    monkeypatch.setattr(gpu_products, "LAYERS", ((7, 5),))
+    monkeypatch.setattr(gpu_products, "_QUICK_SQUARES", (20,))
+    monkeypatch.setattr(gpu_products, "_QUICK_BATCHES", (1, 9))
+    monkeypatch.setattr(gpu_products, "_ROUNDED_SIZE", 16)
+
+
+def test_products_are_measured_both_ways(device, few_products):
+    found = all_of(gpu_products.measure(device, 2, quick=True))
+    ways = {"fastnn": 2, "cublas": 2}
+    for where, what in found.items():
+        if where[0] != "rounding":
+            assert {name: len(what[name]) for name in ways} == ways
+    assert found["layers", "TN 7x5x9"]["chosen"] == "fastnn"
+    assert len(found) == 1 + 2 * 3 + 3
+    exact, tf32, bf16 = (found["rounding", each]["fastnn"] for each in gpu_products.PRECISIONS)
+    assert 0 < exact < tf32 < bf16 < 2 * 2.0**-8
+
+
+@pytest.mark.parametrize("form", gpu_products.FORMS)
+def test_a_wrong_product_is_refused(device, form):
+    product = gpu_products.MAKERS[form](device, 9, 7, 5, "float32")
+    product.verify(device)
+    product.expected[-1, -1] += 0.01
+    with pytest.raises(AssertionError, match="fastnn"):
+        product.verify(device)
+
+
+def test_the_table_is_one_that_the_backend_reads(device, few_products, monkeypatch, tmp_path):
+    file = tmp_path / "products.json"
+    monkeypatch.setattr(gpu_products, "_TABLE", file)
+    monkeypatch.setattr(gpu_products, "BATCHES", (9,))
+    monkeypatch.setattr(gpu_products, "DTYPES", ("float32",))
+    gpu_products.main(["--rounds", "1", "--write"])
+    written = json.loads(file.read_text())
+    assert written.keys() == products.product_table().keys()
+    assert written["device"] == gpu_timing.device_name(device)
+    assert len(written["measured"]) == len(gpu_products.FORMS)
+    point = written["measured"][0]
+    monkeypatch.setattr(products, "product_table", lambda: written)
+    for ours, theirs in ((1.0, 2.0), (2.0, 1.0)):
+        point |= {"ours": ours, "cublas": theirs}
+        sizes = (point["rows"], point["columns"], point["inner"])
+        found = products.uses_cublas(point["form"], *sizes, point["dtype"], point["precision"])
+        assert found == (theirs < ours)

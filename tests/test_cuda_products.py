@@ -161,10 +161,10 @@ def test_the_shapes_come_by_every_tile(large_tiles):
     assert {products.choose_strip(*shape) for shape in STRIP_SHAPES} == set(products.STRIPS)
 
 
-SIZE = st.integers(0, 150)
+SIZE = st.integers(0, 140)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(st.sampled_from(DTYPES), st.tuples(SIZE, SIZE, SIZE), st.sampled_from(FORMS), st.booleans())
 def test_a_product_of_any_shape(dtype, sizes, form, odd):
     rows, inner, columns = sizes
@@ -261,6 +261,45 @@ def test_later_chunks_add_their_gradients(way, shape):
     assert_close(grad_bias, by_bias, sum_bound(dtype, grad, axis=0))
     check()
     check_bias()
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("rows", [0, 63, 300])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_gradients_by_slices_of_the_batch(rows, count, with_bias):
+    rng = np.random.default_rng(0)
+    x, grad = random(rng, "float32", rows, 37), random(rng, "float32", rows, 9)
+    grad_weight, check = guarded((37, 9), "float32")
+    grad_bias, check_bias = guarded(9, "float32")
+    grad_weight[...] = grad_bias[...] = 1
+    partial = poisoned((count * 38, 9), "float32")
+    bias = grad_bias if with_bias else None
+    run(*products.sliced_grad_weight(rows, x, grad, grad_weight, bias, partial, adds=True))
+    size = magnitude(x.T, grad)
+    bound = product_bound("float32", rows + 1, 1 + size)
+    assert_close(grad_weight, 1 + reference.matmul(x.T, grad), bound)
+    if with_bias:
+        total = np.vstack([np.ones((1, 9), "float32"), grad])
+        assert_close(grad_bias, total.sum(axis=0, dtype=float), sum_bound("float32", total, axis=0))
+    else:
+        assert (grad_bias == 1).all()
+    check()
+    check_bias()
+
+
+@given(st.integers(0, 20_000), st.integers(1, 3000), st.integers(1, 3000))
+def test_slices_fill_a_wave_and_are_not_too_thin(rows, inputs, outputs):
+    count = products.slices(rows, inputs, outputs, "float32")
+    tile = products.choose_tile(inputs, outputs, "float32")
+    tiles = -(-inputs // tile.rows) * -(-outputs // tile.columns)
+    assert count == 1 or (count * tiles <= products.WAVE and rows >= count * products.LEAST_SHARE)
+
+
+def test_slabs_divide_slices():
+    for tiles in products.TILES.values():
+        for tile in tiles:
+            groups = getattr(tile, "groups", 1)
+            assert products._SLAB % (groups * tile.depth) == 0
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "rmsprop_centered_momentum"])
@@ -532,6 +571,8 @@ def every_call(dtype, **how):
         yield products.linear_grad_input(rows, a, b.T, c, c, **how)
         yield products.linear_grad_weight(5, a.T, b, c, bias, adds=True, **how)
         yield products.matmul(a.T, b.T, c, True, True, **how)
+        partial = np.empty((2 * (rows + 1), columns), dtype)
+        yield from products.sliced_grad_weight(5, a.T, b, c, bias, partial, adds=True, **how)
 
 
 def every_strip(dtype):

@@ -10,12 +10,14 @@ from __future__ import annotations
 import contextlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from checks import assert_close
-from cuda.compile import fibres
+from cuda.compile import ARCHITECTURES, fibres, nvrtc, why_no_nvrtc
 from cuda.fixtures import stand_in
+from cuda.require import require
 from cuda.standin import cublas_library
 from test_plans import (
     Session,
@@ -30,6 +32,7 @@ from test_plans import (
 from fastnn.backend import get_backend
 from fastnn.kernels.contract import Plan
 from fastnn.kernels.cupy_backend import choice, persistent, products, run
+from fastnn.kernels.cupy_backend.calls import THREADS
 from fastnn.kernels.cupy_backend.device import Device
 from fastnn.kernels.cupy_backend.program import Item
 
@@ -120,10 +123,14 @@ def test_many_steps_are_one_replay(take, cupy, monkeypatch):
 
     monkeypatch.setattr(Device, "capture", counting)
     plan, data = plan_of("float32"), labelled(24 * 20 + 5, 19, 5)
-    trained("cupy", plan, data)
-    # a single step, which shows how fast the device is; sixteen at once; the short one at the end
-    assert len(launched) == 3
-    assert launched[1] == 16 * launched[0] == 16 * launched[2]
+    session = Session("cupy", plan, data)
+    for epoch in range(3):
+        session.begin(epoch)
+        assert session.finish() == "done"
+    # sixteen steps at once and single ones, whole or short; the first two of a size need none
+    single = len(session.run._works(24))
+    assert sorted(launched) == [single, single, 16 * single]
+    assert single < 20
 
 
 @pytest.mark.parametrize("way", ["graph", "block", "grid", "streamed"])
@@ -325,3 +332,43 @@ def _same_bits(plan, data, order, expected) -> bool:
     return all(
         np.array_equal(session.arrays[name], expected.arrays[name]) for name in expected.arrays
     )
+
+
+# ---- what NVIDIA's compiler says ----
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("way", ["block", "grid"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_kernel_of_a_small_network_has_the_registers_it_needs(take, dtype, way, architecture):
+    require("nvrtc", why_no_nvrtc())
+    take(way)
+    plan = plan_of(dtype, update="adam", dropout=0.1, clip_value=1.0)
+    kernel = Session("cupy", plan, labelled(50, 19, 5, dtype)).run._persistent
+    assert (kernel.blocks == 1) == (way == "block")
+    report = nvrtc(kernel.source, architecture)
+    assert report.spill_bytes == report.stack_bytes == 0
+    assert report.registers * THREADS <= 65_536
+    assert dtype == "float64" or ".f64" not in report.ptx
+    # what one block writes another reads: no load may go past the coherent caches
+    assert "ld.global.nc" not in report.ptx
+
+
+# ---- rounded operands ----
+
+UNITS = {"tf32": 2.0**-11, "bf16": 2.0**-8}
+
+
+@pytest.mark.parametrize("precision", UNITS)
+@pytest.mark.parametrize("way", ["graph", "cublas"])
+def test_products_of_rounded_operands(take, way, precision):
+    """Losses are those of float32 but for the rounding of the operands, and not the same."""
+    plan, data = plan_of("float32", update="sgd"), labelled(110, 19, 5)
+    take(way)
+    session = trained("cupy", replace(plan, precision=precision), data)
+    exact = trained("cupy", plan, data)
+    losses, expected = session.run.losses(), exact.run.losses()
+    assert not np.array_equal(losses, expected)
+    error = np.abs(losses - expected) / expected
+    # a logit is a sum of products of two operands each rounded, through three layers
+    assert error.max() <= 6 * UNITS[precision]

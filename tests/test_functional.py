@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import reference
 from checks import Bound, assert_close, elementwise_bound, magnitude, product_bound, sum_bound
+from conftest import each_backend
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fastnn import functional
+
+backend = each_backend("numpy", "numba", "cupy")
 
 DTYPES = ("float32", "float64")
 ACTIVATIONS = (

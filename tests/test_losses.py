@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 import reference
 from checks import Bound, assert_close
+from conftest import each_backend
 
 import fastnn
+
+backend = each_backend("numpy", "numba", "cupy")
 
 TORCH = json.loads((Path(__file__).parent / "data" / "torch_numbers.json").read_text())["losses"]
 DTYPES = ("float32", "float64")

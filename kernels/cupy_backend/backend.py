@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -45,7 +46,7 @@ class CupyBackend:
     Raises
     ------
     RuntimeError
-        Without a driver, a device, or one that is new enough; the message says which.
+        Without a driver or a device; the message says which.
     """
 
     name = "cupy"
@@ -98,9 +99,8 @@ class CupyBackend:
     ) -> None:
         with self._moving() as move:
             arrays = move.read(x), move.read(grad), move.write(grad_weight), move.write(grad_bias)
-            scratch = self._scratch(operations.column_sums_scratch(*grad.shape), arrays[1].dtype)
-            rows = np.int32(len(x))
-            self._do(*choice.linear_grad_weight(rows, *arrays, False, scratch))
+            empty = functools.partial(self._device.empty, dtype=grad.dtype)
+            self._do(*choice.linear_grad_weight(np.int32(len(x)), *arrays, False, empty))
 
     def map(
         self,
@@ -114,15 +114,14 @@ class CupyBackend:
     ) -> None:
         with self._moving() as move:
             shape = x.shape
-            arrays = [_matrix(array) for array in (move.read(x), move.write(y), move.write(slope))]
+            source, value, by_x = map(_matrix, (move.read(x), move.write(y), move.write(slope)))
             numbers = [move.read(array) for array in learned]
             slopes = [_matrix(move.write(array)) for array in learned_slopes]
             rows = np.int32(shape[0] if len(shape) == 2 else 1)
-            if dropout is None:
-                call = operations.map_(rows, *arrays, activation, numbers, slopes, None)
-            else:
-                place = place_of(dropout, "0", arrays[1].dtype.name)
-                call = operations.map_(rows, *arrays, activation, numbers, slopes, place)
+            place = None if dropout is None else place_of(dropout, "0", value.dtype.name)
+            arrays = source, value, by_x
+            call = operations.map_(rows, *arrays, activation, numbers, slopes, place)
+            if dropout is not None:
                 call = call.naming({"progress": self._table(dropout)})
             self._do(call)
 
@@ -174,9 +173,10 @@ class CupyBackend:
         y: np.ndarray,
     ) -> None:
         with self._moving() as move:
-            reads = [move.read(array) for array in (x, mean, variance, gamma, beta)]
+            reads = move.read(x), move.read(mean), move.read(variance), move.read(gamma)
             writes = move.write(x_hat), move.write(y)
-            self._do(operations.batch_norm(np.int32(len(x)), *reads, eps, *writes))
+            rows = np.int32(len(x))
+            self._do(operations.batch_norm(rows, *reads, move.read(beta), eps, *writes))
 
     def batch_norm_grad(
         self,

@@ -48,6 +48,10 @@ class Code:
     text: str
 
 
+Rows = np.int32 | Code
+"""How many rows count: a number, or text where only the device knows it."""
+
+
 @dataclass(frozen=True)
 class Local:
     """An array whose address the kernel's text knows: an expression, a dtype and a shape."""

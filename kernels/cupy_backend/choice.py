@@ -6,6 +6,7 @@ cuBLAS makes the product alone; what our kernels do as they finish a sum is then
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,8 @@ def matmul(
 ) -> list[Work]:
     """The work of out = a b, either transposed first."""
     form = f"{'NT'[transpose_a]}{'NT'[transpose_b]}"
-    inner = a.shape[0 if transpose_a else 1]
-    if _by_cublas(form, (*out.shape, inner), (a, b, out), "float32"):
+    (rows, columns), inner = out.shape, a.shape[0 if transpose_a else 1]
+    if _by_cublas(form, (rows, columns, inner), (a, b, out), "float32"):
         return [Gemm(a, b, out, transpose_a, transpose_b)]
     return [products.matmul(a, b, out, transpose_a, transpose_b)]
 
@@ -78,20 +79,26 @@ def linear_grad_weight(
     grad_weight: Any,
     grad_bias: Any | None,
     adds: bool,
-    scratch: Any,
+    empty: Callable[[Any], Any],
     precision: str = "float32",
 ) -> list[Work]:
     """The work of grad_weight = x' grad and grad_bias = column sums of grad.
 
-    ``scratch`` is the working memory of column sums.
+    ``empty`` makes an array of working memory of a shape.
     """
-    if not _by_cublas("TN", (*grad_weight.shape, int(rows)), (x, grad, grad_weight), precision):
-        arrays = x, grad, grad_weight, grad_bias
-        return [products.linear_grad_weight(rows, *arrays, adds, precision=precision)]
+    (inputs, outputs), dtype = grad_weight.shape, np.dtype(grad.dtype).name
+    arrays = x, grad, grad_weight, grad_bias
+    if not _by_cublas("TN", (inputs, outputs, int(rows)), (x, grad, grad_weight), precision):
+        count = products.slices(int(rows), inputs, outputs, dtype, precision)
+        if count == 1:
+            return [products.linear_grad_weight(rows, *arrays, adds, precision=precision)]
+        partial = empty((count * (inputs + 1), outputs))
+        return [*products.sliced_grad_weight(rows, *arrays, partial, adds, precision)]
     works: list[Work] = [
         Gemm(x[:rows], grad[:rows], grad_weight, transpose_a=True, adds=adds, precision=precision)
     ]
     if grad_bias is not None:
+        scratch = empty(operations.column_sums_scratch(*grad.shape))
         works += operations.column_sums(rows, grad, None, grad_bias, adds, scratch)
     return works
 

@@ -171,9 +171,7 @@ class Device:
         return self.cupy.cuda.Stream(non_blocking=True)
 
     def capture(self, stream: Any, works: Iterable[Work]) -> Any:
-        """A graph of the works, in order; ``stream`` is the current one."""
-        works = list(works)
-        self.prepare(works)
+        """A graph of works that are prepared, in order; ``stream`` is the current one."""
         stream.begin_capture()
         try:
             for work in works:

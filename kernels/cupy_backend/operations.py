@@ -23,6 +23,7 @@ from .calls import (
     THREADS,
     Call,
     Code,
+    Rows,
     Struct,
     c_type,
     share,
@@ -31,7 +32,6 @@ from .formulas import activation_struct, loss_struct, update_struct
 
 AS_THEY_STAND = Code("Order{nullptr, 0}")
 """The order of rows that are taken from the first on."""
-Rows = np.int32 | Code
 _WARP = 32
 _LONG_ROW = 2048  # columns from which a block shares a row
 _KEPT = (16, 64)  # bytes of a row that a thread keeps in registers; few sizes, so few kernels

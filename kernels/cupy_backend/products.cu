@@ -473,6 +473,48 @@ struct Tile {
   };
 };
 
+// ---- slices ----
+
+// What results of few tiles and many terms are made of: slices of `share` terms, each a product of
+// its own, whose sums (and then the sums of columns) lie below one another in `partial`.
+template <class Way, bool TRANSPOSE_A, bool TRANSPOSE_B, bool SUMS_COLUMNS>
+__device__ __forceinline__ void product_slices(Team team, int rows, int columns, int inner,
+                                               int slices, int share, const Matrix<real> &a,
+                                               const Matrix<real> &b,
+                                               const Matrix<real> &partial) {
+  const int apart = team.blocks < slices ? team.blocks : slices, first = team.block % apart;
+  const Team part = {team.block / apart, (team.blocks - first + apart - 1) / apart};
+  for (int slice = first; slice < slices; slice += apart) {
+    const int term = slice * share < inner ? slice * share : inner;
+    const int terms = inner - term < share ? inner - term : share;
+    const Matrix<real> sliced_a = {TRANSPOSE_A ? &a(term, 0) : &a(0, term), a.stride};
+    const Matrix<real> sliced_b = {TRANSPOSE_B ? &b(0, term) : &b(term, 0), b.stride};
+    real *sums = &partial((long long)slice * (rows + SUMS_COLUMNS), 0);
+    Way::template product<TRANSPOSE_A, TRANSPOSE_B>(
+        part, rows, columns, terms, sliced_a, sliced_b,
+        Gradient<false, SUMS_COLUMNS>{rows, {sums, partial.stride}, sums + rows * partial.stride});
+  }
+}
+
+// Hands the sums of the slices, added in order, to the tail. A thread takes a run.
+template <class Tail>
+__device__ __forceinline__ void add_slices(Team team, int rows, int columns, int slices,
+                                           const Matrix<real> &partial, const Tail &tail) {
+  const int lines = rows + Tail::SUMS_COLUMNS, runs = (columns + VECTOR - 1) / VECTOR;
+  for (int item = team.block * THREADS + threadIdx.x; item < lines * runs;
+       item += team.blocks * THREADS) {
+    const int row = item / runs, column = item % runs * VECTOR;
+    Run<VECTOR> sum = {};
+    for (int slice = 0; slice < slices; ++slice) {
+      const real *from = &partial((long long)slice * lines + row, column);
+      const Run<VECTOR> next = read_run<VECTOR>(from, columns - column);
+#pragma unroll
+      for (int i = 0; i < VECTOR; ++i) sum.at[i] += next.at[i];
+    }
+    tail(row, column, sum, columns - column);
+  }
+}
+
 // ---- strips ----
 
 // A product by strips, for small ones whose operands lie in block memory: each thread makes

@@ -10,7 +10,7 @@ import functools
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from typing import Any
 
@@ -18,14 +18,17 @@ import numpy as np
 
 from ..contract import IDENTITY, Activation
 from ..formulas import UpdateFormula
-from .calls import NO_ARRAY, NO_MATRIX, THREADS, Call, Code, Struct, share
+from .calls import NO_ARRAY, NO_MATRIX, THREADS, Call, Code, Rows, Struct, share
 from .formulas import activation_struct, update_struct
 
 WAVE = 128
 """Tiles that keep a device busy: about as many as it has multiprocessors."""
+LEAST_SHARE = 256
+"""Terms of a slice, at least: fewer would not pay for a kernel that adds the slices."""
 BLOCKS_AT_ONCE = 2
 """Blocks of a multiprocessor: one works while the other waits for its operands."""
 _VECTOR_BYTES = 16
+_SLAB = 64  # slices are multiples of every tile's slab
 
 
 @dataclass(frozen=True)
@@ -236,7 +239,7 @@ def matmul(
 
 
 def linear(
-    rows: int | Code,
+    rows: Rows,
     x: Any,
     weight: Any,
     bias: Any,
@@ -250,7 +253,7 @@ def linear(
 
     Parameters
     ----------
-    rows : int or Code
+    rows : np.int32 or Code
     x : array, (B, I)
     weight : array, (I, O)
     bias : array, (O,), or None
@@ -277,7 +280,7 @@ def linear(
 
 
 def finish_linear(
-    rows: int | Code,
+    rows: Rows,
     bias: Any,
     y: Any,
     slope: Any = None,
@@ -302,14 +305,12 @@ def finish_linear(
     return Call("finish", arguments, dtype, blocks, (*files, "products"), text)
 
 
-def linear_grad_input(
-    rows: int | Code, grad: Any, weight: Any, slope: Any, out: Any, **how: Any
-) -> Call:
+def linear_grad_input(rows: Rows, grad: Any, weight: Any, slope: Any, out: Any, **how: Any) -> Call:
     """out = (grad weight') * slope.
 
     Parameters
     ----------
-    rows : int or Code
+    rows : np.int32 or Code
     grad : array, (B, O)
     weight : array, (I, O)
     slope : array, (B, I), or None
@@ -329,7 +330,7 @@ def linear_grad_input(
 
 
 def linear_grad_weight(
-    rows: int | Code,
+    rows: Rows,
     x: Any,
     grad: Any,
     grad_weight: Any,
@@ -341,7 +342,7 @@ def linear_grad_weight(
 
     Parameters
     ----------
-    rows : int or Code
+    rows : np.int32 or Code
     x : array, (B, I)
     grad : array, (B, O)
     grad_weight : array, (I, O)
@@ -362,6 +363,83 @@ def linear_grad_weight(
         (inputs, grad_weight, grad_bias if has_bias else NO_ARRAY),
     )
     return _outer_product(rows, x, grad, tail, grad_weight.shape, **how)
+
+
+def slices(rows: int, inputs: int, outputs: int, dtype: str, precision: str = "float32") -> int:
+    """Into how many slices of the batch a weight gradient is best cut; 1 for not at all.
+
+    A gradient of few tiles would leave most of a device idle.
+
+    Parameters
+    ----------
+    rows, inputs, outputs : int
+    dtype : {"float32", "float64"}
+    precision : {"float32", "tf32", "bf16"}
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> slices(8192, 128, 10, "float32"), slices(8192, 4096, 4096, "float32")
+    (16, 1)
+    """
+    tile = choose_tile(inputs, outputs, dtype if precision == "float32" else precision)
+    return max(1, min(WAVE // max(1, _tiles(tile, inputs, outputs)), rows // LEAST_SHARE))
+
+
+def sliced_grad_weight(
+    rows: Rows,
+    x: Any,
+    grad: Any,
+    grad_weight: Any,
+    grad_bias: Any,
+    partial: Any,
+    adds: bool = False,
+    precision: str = "float32",
+) -> tuple[Call, Call]:
+    """The same as :func:`linear_grad_weight` by slices of the batch, and by adding those.
+
+    Parameters
+    ----------
+    rows : np.int32 or Code
+    x : array, (B, I)
+    grad : array, (B, O)
+    grad_weight : array, (I, O)
+    grad_bias : array, (O,), or None
+    partial : array, (slices * (I + 1), O)
+        Scratch memory, for as many slices as its rows hold.
+    adds : bool, default False
+        Whether the sums are added to what the gradients hold.
+    precision : {"float32", "tf32", "bf16"}, default "float32"
+
+    Returns
+    -------
+    tuple of Call
+        In the order to make them.
+    """
+    whole = linear_grad_weight(rows, x, grad, grad_weight, grad_bias, adds, precision=precision)
+    *sizes, _, _, tail = whole.arguments
+    inputs, outputs = grad_weight.shape
+    count = partial.shape[0] // (inputs + 1)
+    share_of_slice = -(-_capacity(rows, x) // (count * _SLAB)) * _SLAB
+    way = whole.function.removesuffix("::product<true, false>")
+    by_slice = replace(
+        whole,
+        function=f"product_slices<{way}, true, false, {_spell(grad_bias is not None)}>",
+        arguments=(*sizes, np.int32(count), np.int32(share_of_slice), x, grad, partial),
+        blocks=whole.blocks * count,
+    )
+    runs = -(-outputs * np.dtype(x.dtype).itemsize // _VECTOR_BYTES)
+    added = Call(
+        "add_slices",
+        (*sizes[:2], np.int32(count), partial, tail),
+        whole.dtype,
+        share((inputs + 1) * runs),
+        ("products",),
+    )
+    return by_slice, added
 
 
 @dataclass(frozen=True)
@@ -393,12 +471,12 @@ class Update:
     scale: Any = field(default=Code("real(1)"))
 
 
-def update_weight(rows: int | Code, x: Any, grad: Any, update: Update, **how: Any) -> Call:
+def update_weight(rows: Rows, x: Any, grad: Any, update: Update, **how: Any) -> Call:
     """An optimizer's step with the gradients x' grad and column sums of grad, stored nowhere.
 
     Parameters
     ----------
-    rows : int or Code
+    rows : np.int32 or Code
     x : array, (B, I)
     grad : array, (B, O)
     update : Update
@@ -430,7 +508,7 @@ def update_weight(rows: int | Code, x: Any, grad: Any, update: Update, **how: An
 
 
 def _activation_tail(
-    bias: Any, y: Any, slope: Any, activation: Activation, place: Code | None
+    bias: Any, y: Any, slope: Any, activation: Activation, place: Code | Struct | None
 ) -> tuple[Struct, str, tuple[str, ...]]:
     """A tail that ends in an activation, the text of its formula, and the file of its mask."""
     formula, text = activation_struct(activation, np.dtype(y.dtype).name)
@@ -447,7 +525,7 @@ def _activation_tail(
 
 
 def _outer_product(
-    rows: int | Code, x: Any, grad: Any, tail: Struct, shape: tuple[int, int], **rest: Any
+    rows: Rows, x: Any, grad: Any, tail: Struct, shape: tuple[int, int], **rest: Any
 ) -> Call:
     sizes = (np.int32(shape[0]), np.int32(shape[1]), _count(rows))
     return _product(sizes, shape, (x, grad), (True, False), tail, **rest)
@@ -505,11 +583,11 @@ def _stride(array: Any) -> int:
     return array.stride if hasattr(array, "stride") else array.strides[0] // array.dtype.itemsize
 
 
-def _count(rows: int | Code) -> Any:
+def _count(rows: Rows) -> Any:
     return rows if isinstance(rows, Code) else np.int32(rows)
 
 
-def _capacity(rows: int | Code, array: Any) -> int:
+def _capacity(rows: Rows, array: Any) -> int:
     """Rows that there can be."""
     return array.shape[0] if isinstance(rows, Code) else int(rows)
 

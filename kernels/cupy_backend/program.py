@@ -14,7 +14,7 @@ import numpy as np
 from ..contract import IDENTITY, Binding, Dropout, Plan, Row
 from ..tracing import TextMath
 from . import choice, operations, products
-from .calls import Call, Code, Local, c_type
+from .calls import Call, Code, Local, Rows, c_type
 from .device import Device, Work
 from .memory import Memory
 
@@ -64,7 +64,7 @@ class Program:
         in_one_block: bool = False,
     ) -> None:
         self._plan, self._binding, self._memory, self._device = plan, binding, memory, device
-        self._how = {"precision": plan.precision, "small": in_one_block}
+        self._how: dict[str, Any] = {"precision": plan.precision, "small": in_one_block}
         self._number = np.dtype(plan.dtype).type
         self._names = {
             "progress": memory.progress,
@@ -83,7 +83,7 @@ class Program:
         plan = self._plan
         for first in range(0, rows, plan.chunk_rows):
             count = min(plan.chunk_rows, rows - first)
-            yield from self._chunk(_Chunk(first, count, np.int32(count), np.int32(rows)))
+            yield from self._chunk(_Chunk(first, np.int32(count), np.int32(rows)))
         yield from self._norm()
         if plan.update is not None:
             memory, reads = self._memory, [p.name for p in plan.parameters]
@@ -98,7 +98,7 @@ class Program:
         A weight moves as its gradient leaves the product, where the plan allows it.
         """
         rows, memory = Code("rows"), self._memory
-        yield from self._chunk(_Chunk(0, self._plan.batch_rows, rows, rows))
+        yield from self._chunk(_Chunk(0, rows, rows))
         yield from self._norm()
         for row in self._plan.step:
             for name in (*row.writes, *self._biases.get("".join(row.writes), ())):
@@ -120,7 +120,7 @@ class Program:
 
     # -- what rows speak of --
 
-    def _arrays(self, names: Sequence[str]) -> list[Any]:
+    def _arrays(self, names: Sequence[str]) -> Any:
         return [self._memory.arrays[name] for name in names]
 
     def _data(self, word: str, dtype: Any, *shape: int) -> Local:
@@ -157,7 +157,7 @@ class Program:
         x = self._binding.x
         source = self._data("X", x.dtype, *x.shape)
         (out,) = self._arrays(row.writes)
-        gather = operations.gather(chunk.count, source, self._order(chunk), out)
+        gather = operations.gather(chunk.rows, source, self._order(chunk), out)
         yield self._item(gather, ("progress",), row.writes)
 
     def _linear(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
@@ -166,10 +166,10 @@ class Program:
         arrays = x, weight, bias[0] if bias else None, y, slope[0] if slope else None
         activation = row.settings.get("activation", IDENTITY)
         how = activation, self._place(row, chunk)
-        if isinstance(chunk.count, Code):
-            works: list[Work] = [products.linear(chunk.count, *arrays, *how, **self._how)]
+        if isinstance(chunk.rows, Code):
+            works: list[Work] = [products.linear(chunk.rows, *arrays, *how, **self._how)]
         else:
-            works = choice.linear(chunk.count, *arrays, *how, self._plan.precision)
+            works = choice.linear(chunk.rows, *arrays, *how, self._plan.precision)
         for work in works:
             yield self._item(work, (*row.reads, row.writes[0], "progress"), row.writes)
 
@@ -177,21 +177,21 @@ class Program:
         x, *learned = self._arrays(row.reads)
         y, *slopes = self._arrays(row.writes)
         call = operations.map_(
-            chunk.count, x, y, slopes[0] if slopes else None, row.settings["activation"],
+            chunk.rows, x, y, slopes[0] if slopes else None, row.settings["activation"],
             learned, slopes[1:], self._place(row, chunk),
         )  # fmt: skip
         yield self._item(call, (*row.reads, "progress"), row.writes)
 
     def _multiply(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
-        call = operations.multiply(chunk.count, *self._arrays(row.reads))
+        call = operations.multiply(chunk.rows, *self._arrays(row.reads))
         yield self._item(call, row.reads, row.writes)
 
     def _softmax(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
-        call = operations.softmax(chunk.count, *self._arrays((*row.reads, *row.writes)))
+        call = operations.softmax(chunk.rows, *self._arrays((*row.reads, *row.writes)))
         yield self._item(call, row.reads, row.writes)
 
     def _softmax_grad(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
-        call = operations.softmax_grad(chunk.count, *self._arrays(row.reads))
+        call = operations.softmax_grad(chunk.rows, *self._arrays(row.reads))
         yield self._item(call, row.reads, row.writes)
 
     def _loss(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
@@ -200,18 +200,19 @@ class Program:
         targets = self._binding.targets
         assert targets is not None
         call = operations.loss(
-            chunk.count, outputs, self._data("TARGETS", targets.dtype, *targets.shape),
+            chunk.rows, outputs, self._data("TARGETS", targets.dtype, *targets.shape),
             self._weights(), Code("*scale"), grad[0] if grad else None, row_losses, row_hits,
             row.settings["loss"], self._order(chunk),
         )  # fmt: skip
         yield self._item(call, (*row.reads, "scale", "progress"), row.writes)
 
     def _check(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
-        records = [self._data(word, self._plan.dtype, 1) for word in ("LOSSES", "HITS")]
+        losses, hits = (self._data(word, self._plan.dtype, 1) for word in ("LOSSES", "HITS"))
         place = Code("progress[STEP] - progress[FIRST_STEP]")
+        row_losses, row_hits = self._arrays(RECORDS)
         call = operations.check(
-            chunk.count, *self._arrays(RECORDS), Code("*scale"), Code("progress"), *records, place,
-            adds=chunk.first > 0, stops=self._plan.update is not None,
+            chunk.rows, row_losses, row_hits, Code("*scale"), Code("progress"), losses, hits,
+            place, adds=chunk.first > 0, stops=self._plan.update is not None,
         )  # fmt: skip
         item = self._item(call, (*RECORDS, "scale", "progress"), ("progress",), everywhere=True)
         yield item._replace(may_stop=self._plan.update is not None)
@@ -220,21 +221,22 @@ class Program:
         (outputs,) = self._arrays(row.reads)
         out = self._data("OUT", self._plan.dtype, len(self._binding.x), self._plan.outputs)
         places = Code(f"Order{{nullptr, progress[FIRST] + {chunk.first_row}}}")
-        call = operations.copy_out(chunk.count, outputs, places, out)
+        call = operations.copy_out(chunk.rows, outputs, places, out)
         yield self._item(call, (*row.reads, "progress"), ("out",))
 
     def _linear_grad_input(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
         grad, weight, *slope = self._arrays(row.reads)
-        arrays = grad, weight, slope[0] if slope else None, *self._arrays(row.writes)
-        if isinstance(chunk.count, Code):
-            works: list[Work] = [products.linear_grad_input(chunk.count, *arrays, **self._how)]
+        (out,) = self._arrays(row.writes)
+        arrays = grad, weight, slope[0] if slope else None, out
+        if isinstance(chunk.rows, Code):
+            works: list[Work] = [products.linear_grad_input(chunk.rows, *arrays, **self._how)]
         else:
-            works = choice.linear_grad_input(chunk.count, *arrays, self._plan.precision)
+            works = choice.linear_grad_input(chunk.rows, *arrays, self._plan.precision)
         for work in works:
             yield self._item(work, (*row.reads, *row.writes), row.writes)
 
     def _linear_grad_weight(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
-        if row.settings.get("update") and isinstance(chunk.count, Code):
+        if row.settings.get("update") and isinstance(chunk.rows, Code):
             yield self._update_weight(row, chunk)
             return
         x, grad = self._arrays(row.reads)
@@ -242,14 +244,13 @@ class Program:
         biases = self._biases[name]
         arrays = x, grad, grads[name], grads[biases[0]] if biases else None
         writes = [f"grad of {parameter}" for parameter in (name, *biases)]
-        if isinstance(chunk.count, Code):
+        if isinstance(chunk.rows, Code):
             works: list[Work] = [
-                products.linear_grad_weight(chunk.count, *arrays, adds, **self._how)
+                products.linear_grad_weight(chunk.rows, *arrays, adds, **self._how)
             ]
         else:
-            _, scratch = self._scratch(operations.column_sums_scratch(*grad.shape))
-            precision = self._plan.precision
-            works = choice.linear_grad_weight(chunk.count, *arrays, adds, scratch, precision)
+            how = self._empty, self._plan.precision
+            works = choice.linear_grad_weight(chunk.rows, *arrays, adds, *how)
         for work in works:
             yield self._item(work, row.reads, writes)
 
@@ -263,26 +264,30 @@ class Program:
         self, chunk: _Chunk, a: Any, b: Any, out: Any, reads: Sequence[str], writes: Sequence[str]
     ) -> Iterator[Item]:
         name, scratch = self._scratch(operations.column_sums_scratch(*a.shape))
-        for call in operations.column_sums(chunk.count, a, b, out, chunk.first > 0, scratch):
+        for call in operations.column_sums(chunk.rows, a, b, out, chunk.first > 0, scratch):
             yield self._item(call, (*reads, name), (*writes, name))
 
     def _moments(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
         (x,) = self._arrays(row.reads)
         name, scratch = self._scratch(operations.column_sums_scratch(*x.shape))
-        for call in operations.moments(chunk.count, x, *self._arrays(row.writes), scratch):
+        mean, variance = self._arrays(row.writes)
+        for call in operations.moments(chunk.rows, x, mean, variance, scratch):
             yield self._item(call, (*row.reads, *row.writes, name), (*row.writes, name))
 
     def _running_average(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
+        mean, variance = self._arrays(row.reads)
+        running_mean, running_variance = self._arrays(row.writes)
         call = operations.running_average(
-            chunk.count, *self._arrays((*row.reads, *row.writes)), row.settings["momentum"],
+            chunk.rows, mean, variance, running_mean, running_variance, row.settings["momentum"],
             Code("progress"),
         )  # fmt: skip
         yield self._item(call, (*row.reads, *row.writes, "progress"), row.writes)
 
     def _batch_norm(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
+        x, mean, variance, gamma, beta = self._arrays(row.reads)
         y, *x_hat = self._arrays(row.writes)
         call = operations.batch_norm(
-            chunk.count, *self._arrays(row.reads), row.settings["eps"],
+            chunk.rows, x, mean, variance, gamma, beta, row.settings["eps"],
             x_hat[0] if x_hat else None, y,
         )  # fmt: skip
         yield self._item(call, row.reads, row.writes)
@@ -291,7 +296,7 @@ class Program:
         grad, x_hat, variance, gamma, _ = self._arrays(row.reads)
         by_gamma, by_beta = row.reads[-2:]
         call = operations.batch_norm_grad(
-            chunk.count, grad, x_hat, variance, gamma, row.settings["eps"],
+            chunk.rows, grad, x_hat, variance, gamma, row.settings["eps"],
             self._memory.grads[by_beta], self._memory.grads[by_gamma],
         )  # fmt: skip
         sums = (f"grad of {by_beta}", f"grad of {by_gamma}")
@@ -340,10 +345,11 @@ class Program:
             plan.update, memory.arrays[name], memory.slots[name],
             self._scalars(self._decayed[name]), clip_value=clip, **(bias if biases else {}),
         )  # fmt: skip
-        call = products.update_weight(chunk.count, *self._arrays(row.reads), update, **self._how)
+        x, grad = self._arrays(row.reads)
+        call = products.update_weight(chunk.rows, x, grad, update, **self._how)
         return self._item(call, (*row.reads, name, *biases, "progress"), (name, *biases))
 
-    def _advance(self, rows: np.int32 | Code) -> Item:
+    def _advance(self, rows: Rows) -> Item:
         advance = operations.advance(rows, Code("progress"), self._plan.dtype)
         return self._item(advance, ("progress",), ("progress",), everywhere=True)
 
@@ -359,25 +365,24 @@ class Program:
 
     def _scratch(self, count: int) -> tuple[str, Any]:
         """Working memory of one operation, and a name for it."""
-        return f"scratch {next(self._serial)}", self._device.empty(count, self._plan.dtype)
+        return f"scratch {next(self._serial)}", self._empty(count)
+
+    def _empty(self, shape: int | tuple[int, ...]) -> Any:
+        return self._device.empty(shape, self._plan.dtype)
 
 
 class _Chunk(NamedTuple):
-    """Rows of a step that are worked on at once.
-
-    ``rows`` are so many at most; ``count`` is their number, or the name of it.
-    """
+    """Rows of a step that are worked on at once: a number of them, or the name of it."""
 
     first: int
-    rows: int
-    count: np.int32 | Code
-    rows_in_step: np.int32 | Code
+    rows: Rows
+    rows_in_step: Rows
 
     @property
     def first_row(self) -> str:
         """The text of ``first``: where there can be many chunks, a parameter, or each would have
         kernels of its own."""
-        return "0" if isinstance(self.count, Code) else "first_row"
+        return "0" if isinstance(self.rows, Code) else "first_row"
 
 
 def _naming(work: Work, names: Mapping[str, Any]) -> Work:

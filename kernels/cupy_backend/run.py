@@ -6,6 +6,7 @@ Small networks have one kernel instead, which does many steps by itself.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from .program import Program
 
 _STEPS_A_GRAPH = 16
 """Steps that one replay does where as many are left: a replay costs the host some microseconds."""
+_STEPS_BEFORE_A_GRAPH = 2
+"""Steps of one size that are launched call by call: what is done once needs no graph."""
 _MOST_STEPS = 1 << 16
 _ALL_BITS = 2**64 - 1
 
@@ -39,7 +42,9 @@ class CupyRun:
         self.plan, self.binding, self._device = plan, binding, device
         self.step = self._steps = self._first_step = self._samples = 0
         self._diverged = False
-        self._graphs: dict[tuple[int, int], tuple[Any, list[Work]]] = {}
+        self._steps_of: dict[int, list[Work]] = {}
+        self._launched: Counter[int] = Counter()
+        self._graphs: dict[tuple[int, int], Any] = {}
         self._pace = 0.0  # seconds a step
         self._records: Any = None
         with device.current():
@@ -146,19 +151,31 @@ class CupyRun:
         if self._persistent is not None:
             self._persistent.launch(rows, steps)
             return
+        works = self._works(rows)
         while steps > 0:
             many = _STEPS_A_GRAPH if steps >= _STEPS_A_GRAPH else 1
-            self._graph(rows, many).launch(self._stream)
+            if many == 1 and self._launched[rows] < _STEPS_BEFORE_A_GRAPH:
+                self._launched[rows] += 1
+                for work in works:
+                    work.launch(self._device)
+            else:
+                self._graph(rows, many).launch(self._stream)
             steps -= many
+
+    def _works(self, rows: int) -> list[Work]:
+        """A step of so many rows, ready to be launched; its working memory stays."""
+        if rows not in self._steps_of:
+            works = [item.work for item in self._program.step(rows)]
+            self._device.prepare(works)
+            self._steps_of[rows] = works
+        return self._steps_of[rows]
 
     def _graph(self, rows: int, steps: int) -> Any:
         """A graph of steps of so many rows."""
         key = rows, steps
         if key not in self._graphs:
-            works = [item.work for item in self._program.step(rows)]
-            graph = self._device.capture(self._stream, works * steps)
-            self._graphs[key] = graph, works  # their working memory must stay
-        return self._graphs[key][0]
+            self._graphs[key] = self._device.capture(self._stream, self._works(rows) * steps)
+        return self._graphs[key]
 
     def _recorded(self, which: int) -> np.ndarray:
         if self._records is None:

@@ -12,13 +12,14 @@ from fastnn import backend as backends
 from fastnn.kernels.cupy_backend import device
 
 from .compile import why_no_gxx
-from .require import require
+from .require import is_required, require
 from .standin import cublas_library, install
 
 
 @functools.cache
 def why_no_device() -> str | None:
     """What is missing for a real device, or None where there is one."""
+    backends._make.cache_clear()  # a stand-in's may be kept there
     return backends.why_missing("cupy")
 
 
@@ -32,8 +33,10 @@ def cupy_here(patch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The same, for other fixtures to yield from."""
     if why_no_device() is None:
         yield backends.get_backend("cupy").module
-    else:
-        yield from stand_in(patch)
+        return
+    if is_required("cuda"):
+        require("cuda", why_no_device())
+    yield from stand_in(patch)
 
 
 def stand_in(patch: pytest.MonkeyPatch, total_bytes: int = 1 << 34) -> Iterator[ModuleType]:

@@ -19,14 +19,20 @@ def require(thing: str, why_missing: str | None) -> None:
     why_missing : str or None
         What is wrong with it; None where it is there.
     """
+    required = is_required(thing)
+    if why_missing is None:
+        return
+    if required:
+        pytest.fail(f"FASTNN_REQUIRE lists {thing}: {why_missing}")
+    pytest.skip(f"{thing}: {why_missing}")
+
+
+def is_required(thing: str) -> bool:
+    """Whether FASTNN_REQUIRE lists a thing."""
     if thing not in THINGS:
         raise ValueError(f"require: thing must be one of {THINGS}, got {thing!r}")
     listed = [word.strip() for word in os.environ.get("FASTNN_REQUIRE", "").split(",")]
     unknown = sorted(set(listed) - {*THINGS, ""})
     if unknown:
         raise ValueError(f"FASTNN_REQUIRE lists {unknown}, which are none of {THINGS}")
-    if why_missing is None:
-        return
-    if thing in listed:
-        pytest.fail(f"FASTNN_REQUIRE lists {thing}: {why_missing}")
-    pytest.skip(f"{thing}: {why_missing}")
+    return thing in listed
