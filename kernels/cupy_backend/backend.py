@@ -46,7 +46,7 @@ class CupyBackend:
     Raises
     ------
     RuntimeError
-        Without a driver, a device, or one that is new enough; the message says which.
+        Without a driver or a device; the message says which.
     """
 
     name = "cupy"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -148,6 +148,13 @@ class Call:
             f"  {self.text('Team::all()', self.arguments)};\n}}\n"
         )
 
+    def signature(self) -> Hashable:
+        """What its kernel depends on."""
+        parameters = tuple(text for text, _ in self._parameters())
+        text = self.text("", self.arguments)
+        what = self.dtype, self.files, self.formulas, self.blocks_at_once, self.shared
+        return what, parameters, text
+
     def text(self, team: str, arguments: Sequence[Any]) -> str:
         """The call itself, with these arguments."""
         passed = (_spell(argument, f"a{place}") for place, argument in enumerate(arguments))
@@ -168,7 +175,7 @@ class Call:
 
     def prepare(self, device: Device) -> None:
         """Compile and load the kernel."""
-        device.function(self.source(), self.shared)
+        device.function_of(self)
 
     def launch(self, device: Device) -> None:
         """Put the kernel on the current stream."""

@@ -23,8 +23,8 @@ def matmul(
 ) -> list[Work]:
     """The work of out = a b, either transposed first."""
     form = f"{'NT'[transpose_a]}{'NT'[transpose_b]}"
-    inner = a.shape[0 if transpose_a else 1]
-    if _by_cublas(form, (*out.shape, inner), (a, b, out), "float32"):
+    (rows, columns), inner = out.shape, a.shape[0 if transpose_a else 1]
+    if _by_cublas(form, (rows, columns, inner), (a, b, out), "float32"):
         return [Gemm(a, b, out, transpose_a, transpose_b)]
     return [products.matmul(a, b, out, transpose_a, transpose_b)]
 

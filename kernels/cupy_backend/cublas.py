@@ -39,8 +39,8 @@ class Gemm:
     precision: str = "float32"
 
     def prepare(self, device: Device) -> None:
-        """Load cuBLAS, make its handle and the workspace of the current stream."""
-        device.cublas().workspace()
+        """Load cuBLAS, make its handle and take its workspace."""
+        device.cublas().prepare()
 
     def launch(self, device: Device) -> None:
         """Put the product on the current stream."""
@@ -48,9 +48,7 @@ class Gemm:
 
 
 class Cublas:
-    """A handle of cuBLAS, a workspace for each stream, and its one function; for any thread.
-
-    Streams do not wait for each other, so none may use the workspace of another.
+    """A handle of cuBLAS, its workspace, and its one function.
 
     Parameters
     ----------
@@ -64,16 +62,17 @@ class Cublas:
         handle = ctypes.c_void_p()
         self._check(library.cublasCreate_v2(ctypes.byref(handle)))
         self._handle = handle
+        self._lock = threading.Lock()  # a handle has one stream at a time
         self._workspaces: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
-        self._lock = threading.Lock()  # a handle knows one stream at a time
 
-    def workspace(self) -> Any:
-        """That of the current stream, which lives as long as the stream."""
+    def prepare(self) -> None:
+        """Take a workspace for the current stream, whose products may go beside others'.
+
+        It lives as long as the stream.
+        """
         stream = self._cupy.cuda.get_current_stream()
-        with self._lock:
-            if stream not in self._workspaces:
-                self._workspaces[stream] = self._cupy.empty(_WORKSPACE_BYTES, np.uint8)
-            return self._workspaces[stream]
+        if stream not in self._workspaces:
+            self._workspaces[stream] = self._cupy.empty(_WORKSPACE_BYTES, np.uint8)
 
     def gemm(self, gemm: Gemm) -> None:
         """Put a product on the current stream.
@@ -81,13 +80,18 @@ class Cublas:
         cuBLAS counts columns first: what it takes for a matrix is the transpose of ours, so out' =
         b' a' is asked for.
         """
+        if 0 not in gemm.out.shape:
+            with self._lock:
+                self._use(self._cupy.cuda.get_current_stream())
+                self._check(self._launch(gemm))
+
+    def _launch(self, gemm: Gemm) -> int:
         a, b, out = gemm.a, gemm.b, gemm.out
-        if 0 in out.shape:
-            return
         inner = a.shape[0 if gemm.transpose_a else 1]
         kind = _R_32F if out.dtype == np.float32 else _R_64F
         precision = gemm.precision if kind == _R_32F else "float64"
-        arguments = (
+        return self._library.cublasGemmEx(
+            self._handle,
             _TRANSPOSED if gemm.transpose_b else _NONE,
             _TRANSPOSED if gemm.transpose_a else _NONE,
             *(ctypes.c_int(size) for size in (out.shape[1], out.shape[0], inner)),
@@ -99,21 +103,13 @@ class Cublas:
             ctypes.c_int(_COMPUTE[precision]),
             ctypes.c_int(_DEFAULT_ALGORITHM),
         )
-        workspace = self.workspace()
-        with self._lock:
-            self._use(self._cupy.cuda.get_current_stream(), workspace)
-            self._check(self._library.cublasGemmEx(self._handle, *arguments))
 
-    def _use(self, stream: Any, workspace: Any) -> None:
+    def _use(self, stream: Any) -> None:
         self._check(self._library.cublasSetStream_v2(self._handle, ctypes.c_void_p(stream.ptr)))
         # after the stream: setting that takes the workspace away
-        self._check(
-            self._library.cublasSetWorkspace_v2(
-                self._handle,
-                ctypes.c_void_p(workspace.data.ptr),
-                ctypes.c_size_t(_WORKSPACE_BYTES),
-            )
-        )
+        address = ctypes.c_void_p(self._workspaces[stream].data.ptr)
+        size = ctypes.c_size_t(_WORKSPACE_BYTES)
+        self._check(self._library.cublasSetWorkspace_v2(self._handle, address, size))
 
     def _check(self, status: int) -> None:
         if status != 0:

@@ -92,8 +92,10 @@ class _Streamed:
                 f"a step of {rows_in_step} rows takes {row_bytes * rows_in_step} bytes; the device "
                 f"has {budget} free for it: use a smaller batch_size"
             )
-        self._blocks = [_Block(arrays, self._block_rows, device) for _ in range(2)]
         self._copies = device.stream()
+        # memory of the stream that fills it: where a run ends early, a copy may still be under way
+        with self._copies:
+            self._blocks = [_Block(arrays, self._block_rows, device) for _ in range(2)]
 
     def begin(self, order: np.ndarray | None, rows: int, first_row: int) -> None:
         self._order, self._rows, self._start = order, rows, first_row
@@ -144,7 +146,10 @@ class _Block:
         self.copied.synchronize()  # until then this pinned memory is being read
         for word, array in arrays.items():
             pinned = self._pinned[word][:rows]
-            pinned[...] = array[places]
+            if isinstance(places, slice):
+                pinned[...] = array[places]
+            else:
+                np.take(array, places, axis=0, out=pinned)
             self._there[word][:rows].set(pinned, stream=stream)
         self.copied.record(stream)
 

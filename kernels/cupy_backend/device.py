@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -59,6 +59,7 @@ class Device:
         self.block_memory = int(device.attributes["MaxSharedMemoryPerBlockOptin"])
         self.architecture = f"sm_{capability}"
         self._functions: dict[str, Any] = {}
+        self._functions_of: dict[Hashable, Callable[..., None]] = {}
         self._modules: list[Any] = []
         self._cublas: Cublas | None = None
 
@@ -84,8 +85,15 @@ class Device:
 
     def launch(self, call: Call) -> None:
         """Put a call on the current stream, as a kernel of its own."""
-        function = self.function(call.source(), call.shared)
+        function = self.function_of(call)
         function((call.grid,), (THREADS,), call.values(), shared_mem=call.shared)
+
+    def function_of(self, call: Call) -> Callable[..., None]:
+        """The function of a call, by what its text depends on: that is long to write."""
+        key = call.signature()
+        if key not in self._functions_of:
+            self._functions_of[key] = self.function(call.source(), call.shared)
+        return self._functions_of[key]
 
     def _binary(self, source: str) -> bytes:
         nvrtc = self.cupy.cuda.nvrtc

@@ -58,13 +58,13 @@ __device__ void update(Team team, long long size, real *weight, const real *grad
                          numbers, clip, scale);
 }
 
-// For each chunk of THREADS * A_THREAD numbers of an array: the largest size, and the sum of squares of the
-// numbers divided by it, at partials[2 (place + chunk)]. So no square overflows or falls to zero; NaN and
-// infinity show in the largest. A chunk stays in registers. Takes THREADS / 32 numbers of block
-// memory. Bytes: each number once.
+// For each chunk of THREADS * A_THREAD numbers of an array: the largest size, and the sum of
+// squares of the numbers divided by it, at partials[2 (first_chunk + chunk)]. So no square
+// overflows or falls to zero; NaN and infinity show in the largest. A chunk stays in registers.
+// Takes THREADS / 32 numbers of block memory. Bytes: each number once.
 template <int A_THREAD>
 __device__ void squares(Team team, long long size, const real *values, real *partials,
-                        long long place) {
+                        long long first_chunk) {
   constexpr int CHUNK = A_THREAD * THREADS;
   for (long long first = (long long)team.block * CHUNK; first < size;
        first += (long long)team.blocks * CHUNK) {
@@ -84,7 +84,7 @@ __device__ void squares(Team team, long long size, const real *values, real *par
     }
     sum = over_lanes<THREADS>(sum, Sum());
     if (threadIdx.x == 0) {
-      const long long chunk = place + first / CHUNK;
+      const long long chunk = first_chunk + first / CHUNK;
       partials[2 * chunk] = largest;
       partials[2 * chunk + 1] = sum;
     }
