@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..contract import (
-    FEW_ROWS,
     IDENTITY,
     Activation,
     Backend,
@@ -23,6 +21,7 @@ from ..contract import (
     documented_by,
 )
 from ..formulas import UpdateFormula
+from ..prediction import predictor_by_runs
 from . import choice, operations
 from .calls import PROGRESS, Code
 from .device import Device, Work
@@ -266,17 +265,7 @@ class CupyBackend:
         return CupyRun(plan, binding, self._device)
 
     def predictor(self, plan: Plan, arrays: Mapping[str, np.ndarray]) -> Predictor:
-        def predict(x: np.ndarray) -> np.ndarray | None:
-            lies_well = x.ndim == 2 and 0 < len(x) <= FEW_ROWS
-            if not lies_well or x.shape[1] != plan.inputs or not self.all_finite(x):
-                return None
-            out = np.empty((len(x), plan.outputs), plan.dtype)
-            run = self.start(plan, Binding(x, arrays, out=out))
-            run.begin(None, len(x), None)
-            run.advance(math.inf)
-            return out
-
-        return predict
+        return predictor_by_runs(self, plan, arrays)
 
     # -- parts --
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -16,6 +15,7 @@ from ..contract import (
     check_precision,
     documented_by,
 )
+from ..prediction import predictor_by_runs
 from .operations import Operations
 from .run import NumpyRun
 
@@ -42,14 +42,4 @@ class NumpyBackend(Operations):
         return NumpyRun(plan, binding, self)
 
     def predictor(self, plan: Plan, arrays: Mapping[str, np.ndarray]) -> Predictor:
-        def predict(x: np.ndarray) -> np.ndarray | None:
-            lies_well = x.ndim == 2 and 0 < len(x) <= plan.chunk_rows
-            if not lies_well or x.shape[1] != plan.inputs or not self.all_finite(x):
-                return None
-            out = np.empty((len(x), plan.outputs), plan.dtype)
-            run = self.start(plan, Binding(x, arrays, out=out))
-            run.begin(None, len(x), None)
-            run.advance(math.inf)
-            return out
-
-        return predict
+        return predictor_by_runs(self, plan, arrays)
