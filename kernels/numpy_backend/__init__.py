@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +35,7 @@ class NumpyBackend(Operations):
     """
 
     name = "numpy"
-    module = np
+    module: Any = np
     chunk_rows = CHUNK_ROWS
 
     def start(self, plan: Plan, binding: Binding) -> NumpyRun:
