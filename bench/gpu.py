@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer figures, a third of the time")
+    parser.add_argument("--quick", action="store_true", help="fewer figures and rounds")
     parser.add_argument(
         "--only", nargs="+", choices=list(PARTS)[1:], metavar="NAME",
         help="these parts; of the others the figures in the file are kept, if of this device",

@@ -44,9 +44,10 @@ def data_of(binding: Binding, rows_in_step: int, device: Device) -> Data:
     """
     arrays = _arrays(binding)
     size = sum(array.nbytes for array in arrays.values())
-    if device.is_array(binding.x) or size <= _SHARE_OF_MEMORY * device.free_bytes():
+    budget = int(_SHARE_OF_MEMORY * device.free_bytes())
+    if device.is_array(binding.x) or size <= budget:
         return _Resident(arrays, device)
-    return _Streamed(arrays, rows_in_step, device)
+    return _Streamed(arrays, rows_in_step, budget // 2, device)
 
 
 class _Resident:
@@ -80,17 +81,18 @@ class _Resident:
 
 
 class _Streamed:
-    """Data that pass through the device in blocks, each gathered in order."""
+    """Data that pass through the device in two blocks of some bytes, each gathered in order."""
 
-    def __init__(self, arrays: dict[str, Any], rows_in_step: int, device: Device) -> None:
+    def __init__(
+        self, arrays: dict[str, Any], rows_in_step: int, block_bytes: int, device: Device
+    ) -> None:
         self._arrays, self._device = arrays, device
         row_bytes = sum(array[:1].nbytes for array in arrays.values())
-        budget = int(_SHARE_OF_MEMORY * device.free_bytes()) // 2
-        self._block_rows = budget // (row_bytes * rows_in_step) * rows_in_step
+        self._block_rows = block_bytes // (row_bytes * rows_in_step) * rows_in_step
         if self._block_rows == 0:
             raise MemoryError(
                 f"a step of {rows_in_step} rows takes {row_bytes * rows_in_step} bytes; the device "
-                f"has {budget} free for it: use a smaller batch_size"
+                f"has {block_bytes} free for it: use a smaller batch_size"
             )
         self._copies = device.stream()
         # memory of the stream that fills it: where a run ends early, a copy may still be under way

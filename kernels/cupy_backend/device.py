@@ -58,7 +58,7 @@ class Device:
         self.processors = int(device.attributes["MultiProcessorCount"])
         self.block_memory = int(device.attributes["MaxSharedMemoryPerBlockOptin"])
         self.architecture = f"sm_{capability}"
-        self._functions: dict[str, Any] = {}
+        self._functions: dict[tuple[int, str], Any] = {}
         self._functions_of: dict[Hashable, Callable[..., None]] = {}
         self._modules: list[Any] = []
         self._cublas: Cublas | None = None
@@ -72,7 +72,7 @@ class Device:
 
     def function(self, source: str, shared: int) -> Callable[..., None]:
         """The function ``kernel`` of a source, allowed so many bytes of block memory."""
-        key = f"{shared} {source}"
+        key = shared, source
         if key not in self._functions:
             module = self.cupy.cuda.function.Module()
             module.load(self._binary(source))

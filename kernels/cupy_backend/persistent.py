@@ -9,7 +9,8 @@ the batch, the check of the loss, the step's number) every block does for itself
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -82,15 +83,18 @@ class Persistent:
 
     def launch(self, rows: int, steps: int) -> None:
         """Put so many steps of so many rows on the current stream."""
-        function = self._device.function(self.source, self.shared)
         fixed = self._memory.progress, self._arrivals, np.int32(rows), np.int32(steps)
-        function(
+        self._function(
             (self.blocks,),
             (THREADS,),
             (*fixed, *self._parameters.values()),
             shared_mem=self.shared,
             enable_cooperative_groups=True,
         )
+
+    @functools.cached_property
+    def _function(self) -> Callable[..., None]:
+        return self._device.function(self.source, self.shared)
 
 
 class _BlockSpace:
