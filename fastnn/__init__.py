@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from .losses import L1Loss as L1Loss
     from .losses import Loss as Loss
     from .losses import MSELoss as MSELoss
+    from .losses import PoissonNLLLoss as PoissonNLLLoss
     from .model import Sequential as Sequential
     from .optim import SGD as SGD
     from .optim import Adagrad as Adagrad
@@ -74,7 +75,7 @@ _NAMES = {
     "history": "History",
     "layers": "Activation BatchNorm1d Dropout ELU Flatten GELU Identity LeakyReLU Linear PReLU ReLU"
     " SELU SiLU Sigmoid Softmax Softplus Standardize Tanh Layer",
-    "losses": "BCEWithLogitsLoss CrossEntropyLoss HuberLoss L1Loss Loss MSELoss",
+    "losses": "BCEWithLogitsLoss CrossEntropyLoss HuberLoss L1Loss Loss MSELoss PoissonNLLLoss",
     "loading": "load",
     "model": "Sequential",
     "optim": "SGD Adagrad Adam AdamW Momentum Nesterov Optimizer RMSprop",

@@ -236,13 +236,7 @@ class Optimizer:
         dtype : str
             What to round to.
         """
-        steps = updates + 1.0 + np.arange(rates.size)
-        values = self.formula.prepare(steps, rates, **self.settings)
-        table = np.empty((rates.size, 2, len(self.formula.scalars)), dtype)
-        for column, name in enumerate(self.formula.scalars):
-            table[:, 1, column] = values[name]
-            table[:, 0, column] = 0.0 if name in self.formula.decay else values[name]
-        return table
+        return scalar_table(self.formula, self.settings, updates, rates, dtype)
 
     def state(self) -> dict[str, Any]:
         """What a file keeps besides the slots: name, settings, counts."""
@@ -264,6 +258,26 @@ class Optimizer:
     def __repr__(self) -> str:
         settings = "".join(f", {name}={value!r}" for name, value in self.settings.items())
         return f"{type(self).__name__}(lr={self.lr!r}{settings})"
+
+
+def scalar_table(
+    formula: UpdateFormula,
+    settings: Mapping[str, Any],
+    updates: int,
+    rates: np.ndarray,
+    dtype: str,
+) -> np.ndarray:
+    """The scalars of steps after so many updates, as :meth:`Optimizer.scalars` gives them.
+
+    A setting may be an array, a value for each step.
+    """
+    steps = updates + 1.0 + np.arange(rates.size)
+    values = formula.prepare(steps, rates, **settings)
+    table = np.empty((rates.size, 2, len(formula.scalars)), dtype)
+    for column, name in enumerate(formula.scalars):
+        table[:, 1, column] = values[name]
+        table[:, 0, column] = 0.0 if name in formula.decay else values[name]
+    return table
 
 
 def _as_given(step: Any, learning_rate: Any, **settings: float) -> dict[str, Any]:

@@ -55,16 +55,36 @@ IDENTITY = Activation(ACTIVATIONS["identity"])
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss: softmax cross-entropy where ``formula`` is None, else an elementwise formula."""
+    """A loss: softmax cross-entropy where ``formula`` is None, else an elementwise formula.
+
+    Parameters
+    ----------
+    formula : LossFormula or None
+    settings : tuple of (str, float)
+        Those of the formula.
+    smoothing : float
+        Share of the uniform distribution in a cross-entropy's targets.
+    sums : bool
+        Whether an elementwise loss of a row is the sum over its outputs rather than the mean.
+    limits : (float, float) or None
+        What is recorded of each row of a cross-entropy, of each element of an elementwise loss, is
+        moved into these, before it is weighted. The gradient is that of the loss as it was.
+    """
 
     formula: LossFormula | None = None
     settings: tuple[tuple[str, float], ...] = ()
     smoothing: float = 0.0
+    sums: bool = False
+    limits: tuple[float, float] | None = None
 
     @property
     def keywords(self) -> dict[str, float]:
         """The settings as keyword arguments of the formula."""
         return dict(self.settings)
+
+    def share(self, outputs: int) -> float:
+        """What the sum of an elementwise loss over a row's outputs is multiplied by."""
+        return 1.0 if self.sums else 1.0 / max(1, outputs)
 
 
 class Dropout(NamedTuple):

@@ -426,6 +426,7 @@ LOSS_TRUTHS = {
     "absolute_error": reference.mean_absolute_error,
     "huber": reference.huber,
     "binary_cross_entropy": reference.binary_cross_entropy,
+    "poisson": reference.poisson,
     "cross_entropy": reference.cross_entropy,
 }
 

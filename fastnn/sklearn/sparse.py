@@ -1,0 +1,26 @@
+"""Sparse rows: made dense once where that fits and pays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .samples import Samples
+
+
+def why_not_dense(estimator: Any, x: Any) -> str | None:
+    """Why rows stay sparse and scikit-learn trains; None where they are dense or made so."""
+    return None
+
+
+def how_dense(x: Any) -> str:
+    """Where the rows lie that fastnn trains on, in words."""
+    return "dense rows" if isinstance(x, np.ndarray) else "sparse rows, made dense once"
+
+
+def dense(samples: Samples) -> Samples:
+    """The samples with dense rows."""
+    if isinstance(samples.x, np.ndarray):
+        return samples
+    return samples._replace(x=samples.x.toarray())
