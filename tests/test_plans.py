@@ -88,7 +88,7 @@ def dense_plan(
     chunk: int | None = None,
     hidden: str = "sigmoid",
     dtype: str = "float32",
-    update: str = "sgd",
+    update: str | None = "sgd",
     loss: Loss | None = None,
     dropout: float = 0.0,
     stored: bool = False,
@@ -124,7 +124,7 @@ def dense_plan(
         settings = {"weight": f"{layer}.weight", "update": not stored}
         rows.append(Row("linear_grad_weight", reads, (), settings))
     step = [Row("norm")] if "clip_norm" in clipping else []
-    if stored:
+    if stored and update:
         step += [Row("update", (), (f"{layer}.weight",)) for layer in range(layers)]
     return plan_of(
         dtype, batch, rows, buffers, linear_parameters(widths), update,
@@ -207,6 +207,7 @@ class Session:
     settings: Mapping[str, Any] = field(default_factory=dict)
     out: np.ndarray | None = None
     arrays: dict[str, np.ndarray] | None = None
+    grads: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         plan = self.plan
@@ -220,7 +221,7 @@ class Session:
 
     def _start(self) -> Any:
         binding = Binding(
-            self.data.x, self.arrays, self.data.targets, self.data.weights, slots=self.slots,
+            self.data.x, self.arrays, self.data.targets, self.data.weights, self.grads, self.slots,
             threads=self.threads, seed=self.seed, out=self.out,
         )  # fmt: skip
         return get_backend(self.backend).start(self.plan, binding)
@@ -363,20 +364,33 @@ def true_training(
     optimizers = {parameter.name: optimizer() for parameter in plan.parameters}
     losses = []
     for step in range(session.steps):
-        x, *rest = data.batch(step * plan.batch_rows, (step + 1) * plan.batch_rows)
-        y, backwards, grads = reference.float64(x), [], {}
-        for layer in layers:
-            y, backward = layer(p, y, step)
-            backwards.append(backward)
-        value, grad = loss(y, *rest)
+        batch = data.batch(step * plan.batch_rows, (step + 1) * plan.batch_rows)
+        value, grads = true_gradients(p, layers, loss, batch, step)
         losses.append(value)
-        for backward in reversed(backwards):
-            grad, own = backward(grad)
-            grads |= own
         clipped = clip(list(grads.values()))
         for name, by_parameter in zip(grads, clipped, strict=True):
             p[name] = optimizers[name].step(p[name], by_parameter)
     return p, np.array(losses)
+
+
+def true_gradients(
+    p: dict[str, np.ndarray],
+    layers: Sequence[Layer],
+    loss: Callable[..., tuple[float, np.ndarray]],
+    batch: Sequence[np.ndarray],
+    step: int = 0,
+) -> tuple[float, dict[str, np.ndarray]]:
+    """The loss of a batch, and its gradients by the parameters."""
+    x, *rest = batch
+    y, backwards, grads = reference.float64(x), [], {}
+    for layer in layers:
+        y, backward = layer(p, y, step)
+        backwards.append(backward)
+    value, grad = loss(y, *rest)
+    for backward in reversed(backwards):
+        grad, own = backward(grad)
+        grads |= own
+    return value, grads
 
 
 # Trainings
@@ -584,6 +598,59 @@ def test_learned_slopes(backend, dtype, slopes, chunk):
     session = trained(backend, prelu_plan(dtype, 24, chunk, slopes), labelled(60, 9, 4, dtype))
     layers = true_linear(0), true_prelu("slopes"), true_linear(1)
     assert_trained(session, *true_training(session, layers))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    ("batch", "chunk"), [(150, None), (150, 64), (5, None)], ids=["whole", "chunks", "few"]
+)
+@every_dtype
+@every_backend
+def test_gradients_alone_again_and_again(backend, dtype, batch, chunk, threads):
+    """A function of the weights, as a line search wants it: nothing moves, whatever is asked."""
+    plan = dense_plan((9, 70, 4), batch=batch, chunk=chunk, dtype=dtype, update=None, stored=True)
+    rng = np.random.default_rng(2)
+    data = labelled(batch, 9, 4, dtype)
+    data = data._replace(weights=rng.uniform(0, 2, batch).astype(dtype), order=None)
+    grads = {p.name: np.full(p.shape, np.nan, dtype) for p in plan.parameters}
+    session = Session(backend, plan, data, threads, grads=grads)
+    layers = true_linear(0), true_activation("sigmoid"), true_linear(1)
+    seen = []
+    for scale in (1.0, 0.5, 1.0):
+        given = {name: (scale * array).astype(dtype) for name, array in initial(plan).items()}
+        for name, array in given.items():
+            session.arrays[name][...] = array
+        session.run.load()
+        session.begin()
+        assert session.finish() == "done"
+        p = {name: reference.float64(array) for name, array in given.items()}
+        value, expected = true_gradients(p, layers, reference.cross_entropy, data.batch(0, batch))
+        assert_close(session.run.losses(), [value], rounding(plan, 1, [value]))
+        for name, by_parameter in expected.items():
+            assert_close(grads[name], by_parameter, rounding(plan, 1, by_parameter))
+            np.testing.assert_array_equal(session.arrays[name], given[name])
+        seen.append({name: grad.copy() for name, grad in grads.items()})
+    for name in grads:
+        np.testing.assert_array_equal(seen[0][name], seen[2][name])
+        assert not np.array_equal(seen[0][name], seen[1][name])
+
+
+@every_backend
+def test_gradients_alone_of_a_loss_that_is_not_finite(backend):
+    """Whoever asked sees it, and may ask again elsewhere."""
+    plan = dense_plan((9, 33, 4), batch=20, chunk=7, update=None, stored=True)
+    grads = {p.name: np.zeros(p.shape, plan.dtype) for p in plan.parameters}
+    session = Session(backend, plan, labelled(20, 9, 4), grads=grads)
+    session.arrays["1.bias"][2] = np.nan
+    session.run.load()
+    session.begin()
+    assert session.finish() == "done"
+    assert np.isnan(session.run.losses()).all() and np.isnan(grads["0.weight"]).all()
+    session.arrays["1.bias"][2] = 0
+    session.run.load()
+    session.begin()
+    assert session.finish() == "done"
+    assert np.isfinite(session.run.losses()).all() and np.isfinite(grads["0.weight"]).all()
 
 
 @every_dtype
