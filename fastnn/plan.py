@@ -32,6 +32,8 @@ class Training(NamedTuple):
         Store the gradients of a step, so that they can be read.
     precision : str, default "float32"
         What products round their operands to; of ``contract.PRECISIONS``.
+    record_squares : bool, default False
+        Record the sum of the squares of all decayed parameters, as each step finds them.
     """
 
     update: UpdateFormula | None
@@ -39,6 +41,7 @@ class Training(NamedTuple):
     clip_value: float | None = None
     keep_gradients: bool = False
     precision: str = "float32"
+    record_squares: bool = False
 
 
 def can_lower(layers: Sequence[Layer]) -> bool:
@@ -211,6 +214,10 @@ class _Lowering:
             if grad is None:
                 break
             grad = backward(grad)
+        if self.asked.record_squares:
+            # beside the loss of a step, even of one that diverges, and before anything moves
+            decayed = tuple(p.name for p in self.parameters if p.decayed)
+            self.row("square_sum", decayed, ())
         self.row("check", records, ())
         self.rows += self.checked_rows
         for row in self.weight_rows:

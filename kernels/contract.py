@@ -286,6 +286,10 @@ def _product(reads: list[tuple[int, ...]], writes: list[tuple[int, ...]]) -> int
     return 2 * rows * inner * columns
 
 
+def _squares(reads: list[tuple[int, ...]], writes: list[tuple[int, ...]]) -> int:
+    return 2 * sum(int(np.prod(shape)) for shape in reads)
+
+
 def _outer_product(reads: list[tuple[int, ...]], writes: list[tuple[int, ...]]) -> int:
     return 2 * reads[0][0] * reads[0][1] * reads[1][1]
 
@@ -294,6 +298,7 @@ COSTS: dict[str, Callable[[list, list], int]] = {
     "linear": _product,
     "linear_grad_input": _product,
     "linear_grad_weight": _outer_product,
+    "square_sum": _squares,
 }
 """Flops by operation; every other operation counts one for each element."""
 
@@ -584,6 +589,12 @@ class Run(Protocol):
 
     def hits(self) -> np.ndarray:
         """The number of rows that each step had right."""
+
+    def squares(self) -> np.ndarray:
+        """The sum of squares that each step's ``square_sum`` found, if the plan has such a row.
+
+        In the plan's dtype; of parameters as they were before the step moved them.
+        """
 
     def store(self) -> None:
         """Write parameters, slots and running statistics back to the arrays bound."""
