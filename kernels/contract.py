@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -201,8 +202,9 @@ class Plan:
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a buffer (for one chunk), parameter or constant."""
-        return self._shapes()[name]
+        return self._shapes[name]
 
+    @cached_property
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         shapes = {p.name: p.shape for p in (*self.parameters, *self.constants)}
         for buffer in self.buffers:
@@ -212,7 +214,7 @@ class Plan:
 
     def cost(self, row: Row) -> Cost:
         """Flops and bytes of one pass of a row over a whole chunk."""
-        shapes = self._shapes()
+        shapes = self._shapes
         itemsize = np.dtype(self.dtype).itemsize
         touched = [name for name in (*row.reads, *row.writes) if name in shapes]
         touched += self._touched_by_update(row)

@@ -67,7 +67,6 @@ class _Swapped:
             self.validation_loss_curve_ = []
         if self._dropout_of_layers() and not (incremental and hasattr(self, "_optimizer")):
             self._dropout_seed = int(self._random_state.randint(2**31 - 1))
-        self._loss_dtype = np.result_type(X.dtype, y.dtype, self.coefs_[0].dtype).type
         self._note_engine("fastnn", sparse.how_dense(samples.x))
         StochasticTraining(self, sparse.dense(samples), validation, incremental).run()
 

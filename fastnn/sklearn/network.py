@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import backend as backends
 from ..kernels.contract import Loss, Plan
 from ..kernels.formulas import ACTIVATIONS as FORMULAS
 from ..kernels.formulas import LOSSES, UPDATES, UpdateFormula
@@ -118,15 +116,10 @@ def prediction_plan(shape: Shape, rows: int, chunk_rows: int) -> Plan:
 
 @lru_cache(maxsize=64)
 def training_plan(
-    shape: Shape,
-    rows: int,
-    update: UpdateFormula | None,
-    penalised: bool,
-    chunk_rows: int,
-    most_threads: int,
+    shape: Shape, rows: int, update: UpdateFormula | None, penalised: bool, chunk_rows: int
 ) -> Plan:
     """The plan of a step over so many rows; without an update it stores gradients instead."""
-    plan = lower(
+    return lower(
         shape.layers(with_output=False),
         shape.widths[0],
         rows,
@@ -135,7 +128,6 @@ def training_plan(
         training=Training(update, keep_gradients=update is None, record_squares=penalised),
         chunk_rows=chunk_rows,
     )
-    return replace(plan, threads=min(backends.threads_for(plan), most_threads))
 
 
 def _loss(shape: Shape) -> Loss:

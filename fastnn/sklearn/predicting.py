@@ -28,7 +28,7 @@ def few_outputs(estimator: Any, X: Any) -> np.ndarray | None:
     known = estimator.__dict__
     if "coefs_" not in known or "feature_names_in_" in known:
         return None
-    local = kept.of(estimator).local
+    local = kept.of(estimator)
     way = getattr(local, "way", None)
     if way is None or not way.is_current(known):
         way = local.way = Way(estimator)

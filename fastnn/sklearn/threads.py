@@ -13,6 +13,16 @@ _lock = threading.Lock()
 _at_work = 0
 
 
+LEAST_CALL_FLOPS = 20_000_000
+"""Work of a compiled call from which a second thread saves more than it takes to wake it: some
+100 µs, and a core does 10^11 flops a second."""
+
+
+def paying(flops: int, most: int) -> int:
+    """Threads, at most so many, for calls of so many flops each."""
+    return most if flops >= LEAST_CALL_FLOPS else 1
+
+
 @contextlib.contextmanager
 def granted(n_threads: int | None) -> Iterator[int]:
     """The most threads that work may take which begins here and ends with the block.
@@ -26,13 +36,13 @@ def granted(n_threads: int | None) -> Iterator[int]:
         _at_work += 1
         sharers = _at_work
     try:
-        yield n_threads or max(1, min(backends.get_num_threads(), _asked_for()) // sharers)
+        yield n_threads or max(1, _of_this_process() // sharers)
     finally:
         with _lock:
             _at_work -= 1
 
 
-def _asked_for() -> int:
-    """What the environment grants products, or a number that limits nothing."""
-    text = os.environ.get("OMP_NUM_THREADS", "")
-    return int(text) if text.isdecimal() and int(text) else backends.get_num_threads()
+def _of_this_process() -> int:
+    """What the machine grants, or the environment where that is less."""
+    most, text = backends.get_num_threads(), os.environ.get("OMP_NUM_THREADS", "")
+    return min(most, int(text)) if text.isdecimal() and int(text) else most
