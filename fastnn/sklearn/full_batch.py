@@ -8,6 +8,7 @@ import numpy as np
 
 from .. import backend as backends
 from ..kernels.contract import Binding
+from . import threads
 from .network import loss_offsets, loss_share, shape_of, targets_of, training_plan
 from .samples import Samples
 
@@ -34,7 +35,9 @@ class FullBatch:
         self._alpha = estimator.alpha
         self._offset = _mean(loss_offsets(shape, samples.y), weights)
         backend = backends.get_backend()
-        plan = training_plan(shape, rows, None, False, backend.chunk_rows, most_threads)
+        size = sum(weight.size for weight in estimator.coefs_)
+        most = threads.paying(backends.training_work(size, rows).flops, most_threads)
+        plan = training_plan(shape, rows, None, False, backend.chunk_rows, most)
         sizes = [weight.size for weight in estimator.coefs_]
         self._penalised = sum(sizes)
         sizes += [bias.size for bias in estimator.intercepts_]

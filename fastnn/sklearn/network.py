@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import backend as backends
 from ..kernels.contract import Loss, Plan
 from ..kernels.formulas import ACTIVATIONS as FORMULAS
 from ..kernels.formulas import LOSSES, UPDATES, UpdateFormula
@@ -116,10 +118,18 @@ def prediction_plan(shape: Shape, rows: int, chunk_rows: int) -> Plan:
 
 @lru_cache(maxsize=64)
 def training_plan(
-    shape: Shape, rows: int, update: UpdateFormula | None, penalised: bool, chunk_rows: int
+    shape: Shape,
+    rows: int,
+    update: UpdateFormula | None,
+    penalised: bool,
+    chunk_rows: int,
+    most_threads: int,
 ) -> Plan:
-    """The plan of a step over so many rows; without an update it stores gradients instead."""
-    return lower(
+    """The plan of a step over so many rows, with the threads that pay for it.
+
+    Without an update it stores gradients instead.
+    """
+    plan = lower(
         shape.layers(with_output=False),
         shape.widths[0],
         rows,
@@ -128,6 +138,8 @@ def training_plan(
         training=Training(update, keep_gradients=update is None, record_squares=penalised),
         chunk_rows=chunk_rows,
     )
+    threads = 1 if most_threads == 1 else min(backends.threads_for(plan), most_threads)
+    return replace(plan, threads=threads)
 
 
 def _loss(shape: Shape) -> Loss:

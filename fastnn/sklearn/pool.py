@@ -22,18 +22,18 @@ _lock = threading.Lock()
 _idle: list[CompiledEpochs] = []
 
 
-def epochs_of(estimator: Any, samples: Samples, batch_rows: int, threads: int) -> CompiledEpochs:
+def epochs_of(estimator: Any, samples: Samples, batch_rows: int, most_threads: int) -> CompiledEpochs:
     """Epochs of a training: by a run that waits, if there is one for it, else by a new one."""
     size = samples.x.nbytes + 3 * sum(weight.nbytes for weight in estimator.coefs_)
     if size > MOST_BYTES:
-        return CompiledEpochs(estimator, samples, batch_rows, threads, staged=False)
-    key, rows = key_of(estimator, samples, batch_rows, threads), len(samples.x)
+        return CompiledEpochs(estimator, samples, batch_rows, most_threads, staged=False)
+    key, rows = key_of(estimator, samples, batch_rows, most_threads), len(samples.x)
     with _lock:
         fitting = [it for it in _idle if it.key == key and len(it.x) >= rows]
         if fitting:
             _idle.remove(fitting[0])
     if not fitting:
-        return CompiledEpochs(estimator, samples, batch_rows, threads, staged=True)
+        return CompiledEpochs(estimator, samples, batch_rows, most_threads, staged=True)
     fitting[0].refill(estimator, samples)
     return fitting[0]
 

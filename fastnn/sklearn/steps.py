@@ -88,7 +88,7 @@ def _slots(estimator: Any, update: Update) -> list[np.ndarray]:
     return [array for slot in update.slots for array in getattr(estimator._optimizer, slot)]
 
 
-def key_of(estimator: Any, samples: Samples, batch_rows: int, threads: int) -> tuple[Any, ...]:
+def key_of(estimator: Any, samples: Samples, batch_rows: int, most_threads: int) -> tuple[Any, ...]:
     """What two trainings must have in common for the run of one to do the other."""
     return (
         shape_of(estimator),
@@ -98,7 +98,7 @@ def key_of(estimator: Any, samples: Samples, batch_rows: int, threads: int) -> t
         batch_rows,
         samples.x.dtype,
         samples.weights is None,
-        threads,
+        most_threads,
         backends.get_backend(),
     )
 
@@ -113,16 +113,16 @@ class CompiledEpochs:
     samples : Samples
         Dense rows.
     batch_rows : int
-    threads : int
+    most_threads : int
     staged : bool
         Copy rows and weights to where those of another training can be put, see :meth:`refill`;
         else they are worked on where they lie.
     """
 
     def __init__(
-        self, estimator: Any, samples: Samples, batch_rows: int, threads: int, staged: bool
+        self, estimator: Any, samples: Samples, batch_rows: int, most_threads: int, staged: bool
     ) -> None:
-        self.key = key_of(estimator, samples, batch_rows, threads)
+        self.key = key_of(estimator, samples, batch_rows, most_threads)
         self._shape = shape = shape_of(estimator)
         self._update = update_of(estimator._optimizer)
         self._batch_rows = batch_rows
@@ -139,9 +139,14 @@ class CompiledEpochs:
         self._begin_training(estimator, samples)
         backend = backends.get_backend()
         plan = training_plan(
-            shape, batch_rows, self._update.formula, has_penalty(estimator), backend.chunk_rows
+            shape,
+            batch_rows,
+            self._update.formula,
+            has_penalty(estimator),
+            backend.chunk_rows,
+            most_threads,
         )
-        self._run = backend.start(plan, self._binding(estimator, threads))
+        self._run = backend.start(plan, self._binding(estimator, plan.threads or 1))
 
     def _binding(self, estimator: Any, threads: int) -> Binding:
         weights, biases = zip(*self._shape.names, strict=True)
@@ -287,6 +292,8 @@ class TheirEpochs:
             estimator._optimizer.update_params(self._params, grads[0] + grads[1])
             move(1)
         return total
+
+    staged = False
 
     def store(self) -> None:
         """The weights are where they belong."""

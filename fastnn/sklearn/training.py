@@ -71,8 +71,8 @@ class StochasticTraining:
             threads.granted(estimator.n_threads) as most_threads,
             Progress(estimator.progress, epochs * steps, 0) as self._bar,
         ):
-            count = threads.paying(self._flops, most_threads)
-            self._epochs = pool.epochs_of(estimator, self._samples, self._batch_rows, count)
+            most = threads.paying(self._epoch_flops, most_threads)
+            self._epochs = pool.epochs_of(estimator, self._samples, self._batch_rows, most)
             order = np.arange(self._rows)
             try:
                 for _ in range(estimator.max_iter):
@@ -84,9 +84,15 @@ class StochasticTraining:
                 warnings.warn("Training interrupted by user.", stacklevel=2)
             finally:
                 self._epochs.store()
+                pool.give_back(self._epochs)
         if estimator.early_stopping:
             estimator.coefs_ = estimator._best_coefs
             estimator.intercepts_ = estimator._best_intercepts
+
+    @property
+    def _epoch_flops(self) -> int:
+        weights = sum(weight.size for weight in self._estimator.coefs_)
+        return backends.training_work(weights, self._rows).flops
 
     def _epoch(self, order: np.ndarray | None) -> bool:
         """Train an epoch and do everything that follows it; whether it was the last."""
