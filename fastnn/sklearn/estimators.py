@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import backend as backends
 from . import extras, kept, predicting, sparse, threads
 from .full_batch import FullBatch
 from .samples import Samples
@@ -79,7 +80,8 @@ class _Swapped:
             return
         samples = extras.weighted_by_class(self, samples, incremental=False)
         self._note_engine("fastnn", sparse.how_dense(X))
-        with threads.granted(self.n_threads) as most:
+        flops = backends.training_work(sum(it.size for it in self.coefs_), len(y)).flops
+        with threads.granted(self.n_threads, flops) as most:
             self._full_batch = FullBatch(self, sparse.dense(samples), most)
             try:
                 super()._fit_lbfgs(X, y, *arguments)

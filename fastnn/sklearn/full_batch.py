@@ -8,7 +8,6 @@ import numpy as np
 
 from .. import backend as backends
 from ..kernels.contract import Binding
-from . import threads
 from .network import loss_offsets, loss_share, shape_of, targets_of, training_plan
 from .samples import Samples
 
@@ -35,9 +34,7 @@ class FullBatch:
         self._alpha = estimator.alpha
         self._offset = _mean(loss_offsets(shape, samples.y), weights)
         backend = backends.get_backend()
-        size = sum(weight.size for weight in estimator.coefs_)
-        most = threads.paying(backends.training_work(size, rows).flops, most_threads)
-        plan = training_plan(shape, rows, None, False, backend.chunk_rows, most)
+        plan = training_plan(shape, rows, None, False, backend.chunk_rows, most_threads)
         sizes = [weight.size for weight in estimator.coefs_]
         self._penalised = sum(sizes)
         sizes += [bias.size for bias in estimator.intercepts_]
@@ -70,8 +67,8 @@ class FullBatch:
         weights, factor = packed[: self._penalised], self._alpha / self._weight
         grad = self._grads.copy()
         grad[: self._penalised] += factor * weights
-        loss = float(run.losses()[0]) * loss_share(self._shape) + self._offset
-        return loss + 0.5 * factor * float(weights @ weights), grad
+        loss = np.float64(run.losses()[0]) * loss_share(self._shape) + self._offset
+        return loss + 0.5 * factor * (weights @ weights), grad
 
 
 def _mean(offsets: np.ndarray | None, weights: np.ndarray | None) -> float:

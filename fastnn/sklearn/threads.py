@@ -9,34 +9,31 @@ from collections.abc import Iterator
 
 from .. import backend as backends
 
-_lock = threading.Lock()
-_at_work = 0
-
-
 LEAST_CALL_FLOPS = 20_000_000
 """Work of a compiled call from which a second thread saves more than it takes to wake it: some
 100 µs, and a core does 10^11 flops a second."""
 
-
-def paying(flops: int, most: int) -> int:
-    """Threads, at most so many, for calls of so many flops each."""
-    return most if flops >= LEAST_CALL_FLOPS else 1
+_lock = threading.Lock()
+_at_work = 0
 
 
 @contextlib.contextmanager
-def granted(n_threads: int | None) -> Iterator[int]:
-    """The most threads that work may take which begins here and ends with the block.
+def granted(n_threads: int | None, call_flops: int) -> Iterator[int]:
+    """The most threads for work which begins here and ends with the block.
 
-    An estimator's own number, else its share of the machine's, less where ``OMP_NUM_THREADS`` asks
-    scikit-learn's products for less, as joblib does in its processes. Fits that run at once in
-    several Python threads share the cores.
+    Calls of so many flops take one thread where others would not pay, else an estimator's own
+    number, else the machine's, less where ``OMP_NUM_THREADS`` asks scikit-learn's products for
+    less, as joblib does in its processes. Work at once in several Python threads shares the cores.
     """
     global _at_work
     with _lock:
         _at_work += 1
         sharers = _at_work
     try:
-        yield n_threads or max(1, _of_this_process() // sharers)
+        if call_flops < LEAST_CALL_FLOPS:
+            yield 1
+        else:
+            yield n_threads or max(1, _of_this_process() // sharers)
     finally:
         with _lock:
             _at_work -= 1

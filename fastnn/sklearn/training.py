@@ -67,12 +67,13 @@ class StochasticTraining:
         estimator.n_iter_ = 0
         steps = -(-self._rows // self._batch_rows)
         epochs = 1 if self._incremental else estimator.max_iter
+        weights = sum(weight.size for weight in estimator.coefs_)
+        flops = backends.training_work(weights, self._rows).flops
         with (
-            threads.granted(estimator.n_threads) as most_threads,
+            threads.granted(estimator.n_threads, flops) as most_threads,
             Progress(estimator.progress, epochs * steps, 0) as self._bar,
         ):
-            most = threads.paying(self._epoch_flops, most_threads)
-            self._epochs = pool.epochs_of(estimator, self._samples, self._batch_rows, most)
+            self._epochs = pool.epochs_of(estimator, self._samples, self._batch_rows, most_threads)
             order = np.arange(self._rows)
             try:
                 for _ in range(estimator.max_iter):
@@ -88,11 +89,6 @@ class StochasticTraining:
         if estimator.early_stopping:
             estimator.coefs_ = estimator._best_coefs
             estimator.intercepts_ = estimator._best_intercepts
-
-    @property
-    def _epoch_flops(self) -> int:
-        weights = sum(weight.size for weight in self._estimator.coefs_)
-        return backends.training_work(weights, self._rows).flops
 
     def _epoch(self, order: np.ndarray | None) -> bool:
         """Train an epoch and do everything that follows it; whether it was the last."""
