@@ -166,9 +166,10 @@ class MLPClassifier(_Swapped, network.MLPClassifier):
         outputs = predicting.few_outputs(self, X)
         if outputs is None:
             return super().predict(X)
-        return self._label_binarizer.inverse_transform(
-            outputs.ravel() if self.n_outputs_ == 1 else outputs
-        )
+        binarizer = self._label_binarizer
+        if binarizer.y_type_ == "multiclass" and not binarizer.sparse_input_:
+            return self.classes_.take(outputs.argmax(axis=1))
+        return binarizer.inverse_transform(outputs.ravel() if self.n_outputs_ == 1 else outputs)
 
     def predict_proba(self: Any, X: Any) -> np.ndarray:
         """Probabilities of the classes."""

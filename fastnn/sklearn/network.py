@@ -83,9 +83,7 @@ class Shape(NamedTuple):
     def layers(self, with_output: bool) -> list[Layer]:
         """The network; with the output's activation, or up to the logits."""
         layers: list[Layer] = []
-        for number, (inputs, outputs) in enumerate(
-            zip(self.widths, self.widths[1:], strict=False)
-        ):
+        for number, (inputs, outputs) in enumerate(zip(self.widths, self.widths[1:], strict=False)):
             if number:
                 layers.append(_LAYERS[self.activation]())
                 if self.dropout:

@@ -22,7 +22,9 @@ _lock = threading.Lock()
 _idle: list[CompiledEpochs] = []
 
 
-def epochs_of(estimator: Any, samples: Samples, batch_rows: int, most_threads: int) -> CompiledEpochs:
+def epochs_of(
+    estimator: Any, samples: Samples, batch_rows: int, most_threads: int
+) -> CompiledEpochs:
     """Epochs of a training: by a run that waits, if there is one for it, else by a new one."""
     size = samples.x.nbytes + 3 * sum(weight.nbytes for weight in estimator.coefs_)
     if size > MOST_BYTES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,7 @@ class Way:
         arrays = [*known["coefs_"], *known["intercepts_"]]
         return (
             len(arrays) == len(self._arrays)
-            and all(map(_is, arrays, self._arrays))
+            and all(map(is_, arrays, self._arrays))
             and self._names == (known["activation"], known["out_activation_"])
             and self._backend is backends.get_backend()
         )
@@ -148,7 +149,3 @@ def finish_of(shape: Shape) -> Callable[[np.ndarray], np.ndarray] | None:
 
 def _exponential(outputs: np.ndarray) -> np.ndarray:
     return np.exp(outputs, out=outputs)
-
-
-def _is(one: object, other: object) -> bool:
-    return one is other

@@ -54,7 +54,9 @@ class StochasticTraining:
             scored = None
         self._samples, self._rows = samples, samples.x.shape[0]
         self._batch_rows = batch_rows_of(estimator, self._rows)
-        dtypes = ("float64",) if hasattr(estimator, "classes_") else (samples.x.dtype, samples.y.dtype)
+        dtypes = (
+            ("float64",) if hasattr(estimator, "classes_") else (samples.x.dtype, samples.y.dtype)
+        )
         self._loss_type = np.result_type(*dtypes).type
         self._scored: tuple[Any, ...] = (None, None, *if_weighted(None))
         if scored is not None:
