@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import backend as backends
-from . import extras, kept, predicting, sparse, threads
+from . import extras, predicting, sparse, threads
 from .full_batch import FullBatch
 from .samples import Samples
 from .training import StochasticTraining

@@ -15,8 +15,8 @@ from ..kernels.formulas import ACTIVATIONS as FORMULAS
 from ..kernels.formulas import LOSSES, UPDATES, UpdateFormula
 from ..layers import ACTIVATIONS as LAYERS
 from ..layers import Dropout, Layer, Linear, Sigmoid, Softmax
-from ..optional import require
 from ..optim import scalar_table
+from ..optional import require
 from ..plan import Training, lower
 from .versions import optimizers
 

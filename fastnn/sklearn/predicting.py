@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from operator import is_
 from typing import Any
@@ -128,7 +129,7 @@ def is_ours(estimator: Any) -> bool:
         weight.ndim == 2 and bias.shape == weight.shape[1:] and bias.size
         for weight, bias in zip(coefs, intercepts, strict=True)
     ) and all(
-        before.shape[1] == after.shape[0] for before, after in zip(coefs, coefs[1:], strict=False)
+        before.shape[1] == after.shape[0] for before, after in itertools.pairwise(coefs)
     )
 
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from .. import backend as backends
 from ..optional import require
 from ..progress import Progress
-from .. import backend as backends
 from . import pool, threads
 from .network import new_optimizer
 from .samples import Samples, batch_rows_of, labels_of, split
-from .steps import CompiledEpochs, HandedOver, TheirEpochs
+from .steps import HandedOver, TheirEpochs
 from .versions import if_weighted
 
 _ConvergenceWarning = require("sklearn.exceptions", extra="sklearn").ConvergenceWarning
