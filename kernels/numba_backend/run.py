@@ -67,6 +67,9 @@ class NumbaRun:
     def hits(self) -> np.ndarray:
         return self._program.hits[: self._done()].copy()
 
+    def squares(self) -> np.ndarray:
+        return self._program.squares[: self._done()].copy()
+
     def _done(self) -> int:
         words = self._control
         return int(words[t.STEP] - words[t.FIRST_STEP] + (words[t.STATUS] == t.DIVERGED))

@@ -239,8 +239,7 @@ class Operations:
             array[...] = value
 
     def norm(self, arrays: Sequence[np.ndarray]) -> float:
-        squares = (np.square(array, dtype=np.float64).sum() for array in arrays)
-        return float(np.sqrt(sum(squares)))
+        return float(np.sqrt(square_sum(arrays)))
 
     def all_finite(self, x: np.ndarray) -> bool:
         return x.size == 0 or bool(np.isfinite(x.min()) and np.isfinite(x.max()))
@@ -258,6 +257,11 @@ class Operations:
 
     def draws(self, seed: int, epoch: int, population: int, count: int) -> np.ndarray:
         return _below(population, stream_words(seed, epoch, DRAW_STREAM, count))
+
+
+def square_sum(arrays: Iterable[np.ndarray]) -> np.float64:
+    """The sum of the squares of all elements."""
+    return sum((np.square(array, dtype=np.float64).sum() for array in arrays), np.float64(0.0))
 
 
 @functools.cache
