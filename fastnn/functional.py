@@ -22,6 +22,13 @@ from . import checks, losses, operands
 from .backend import for_array
 from .kernels.contract import IDENTITY, Activation, Dropout
 from .kernels.formulas import ACTIVATIONS
+from .updates import adagrad_update as adagrad_update
+from .updates import adam_update as adam_update
+from .updates import adamw_update as adamw_update
+from .updates import momentum_update as momentum_update
+from .updates import nesterov_update as nesterov_update
+from .updates import rmsprop_update as rmsprop_update
+from .updates import sgd_update as sgd_update
 
 Outs = tuple[np.ndarray | None, ...] | None
 """Where to write several results."""
