@@ -8,5 +8,7 @@ from __future__ import annotations
 
 from .estimators import MLPClassifier as MLPClassifier
 from .estimators import MLPRegressor as MLPRegressor
+from .patching import patch as patch
+from .patching import unpatch as unpatch
 
-__all__ = ["MLPClassifier", "MLPRegressor"]
+__all__ = ["MLPClassifier", "MLPRegressor", "patch", "unpatch"]

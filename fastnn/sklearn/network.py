@@ -15,9 +15,9 @@ from ..kernels.formulas import ACTIVATIONS as FORMULAS
 from ..kernels.formulas import LOSSES, UPDATES, UpdateFormula
 from ..layers import ACTIVATIONS as LAYERS
 from ..layers import Dropout, Layer, Linear, Sigmoid, Softmax
-from ..optim import scalar_table
 from ..optional import require
 from ..plan import Training, lower
+from ..updates import scalars
 from .versions import optimizers
 
 _xlogy = require("scipy.special", extra="sklearn").xlogy
@@ -185,16 +185,15 @@ class Update(NamedTuple):
     settings: dict[str, Any]
     slots: tuple[str, ...]
     """The attributes of scikit-learn's optimizer that hold the slots, in order."""
-    sign: float
-    """What its slots are multiplied by to become fastnn's."""
 
     def scalars(self, optimizer: Any, penalties: np.ndarray, dtype: str) -> np.ndarray:
         """The scalars of the steps to come, (steps, 2, S), from the penalty factor of each."""
         is_adam = isinstance(optimizer, optimizers.AdamOptimizer)
         rate = optimizer.learning_rate_init if is_adam else optimizer.learning_rate
         settings = {"weight_decay": penalties} | self.settings
+        numbers = getattr(optimizer, "t", 0) + 1.0 + np.arange(len(penalties))
         rates = np.full(len(penalties), float(rate))
-        return scalar_table(self.formula, settings, getattr(optimizer, "t", 0), rates, dtype)
+        return scalars(self.formula, numbers, rates, settings, dtype)
 
 
 def count_steps(optimizer: Any, steps: int) -> None:
@@ -213,7 +212,7 @@ def update_of(optimizer: Any) -> Update:
     if isinstance(optimizer, optimizers.SGDOptimizer):
         formula = UPDATES["nesterov" if optimizer.nesterov else "momentum"]
         settings = {"momentum": optimizer.momentum, "learning_rate_in_velocity": True}
-        return Update(formula, settings, ("velocities",), -1.0)
+        return Update(formula, settings, ("velocities",))
     settings = {
         "betas": (optimizer.beta_1, optimizer.beta_2),
         "eps": optimizer.epsilon,
@@ -221,8 +220,8 @@ def update_of(optimizer: Any) -> Update:
     }
     if isinstance(optimizer, AdamWOptimizer):
         settings["weight_decay"] = optimizer.weight_decay
-        return Update(UPDATES["adamw"], settings, ("ms", "vs"), 1.0)
-    return Update(UPDATES["adam"], settings, ("ms", "vs"), 1.0)
+        return Update(UPDATES["adamw"], settings, ("ms", "vs"))
+    return Update(UPDATES["adam"], settings, ("ms", "vs"))
 
 
 def new_optimizer(estimator: Any) -> Any:

@@ -13,6 +13,7 @@ from .. import backend as backends
 from ..kernels.contract import FEW_ROWS, Binding
 from . import kept, threads
 from .network import Shape, prediction_plan, shape_of
+from .sparse import rows_of
 
 MOST_AT_ONCE = 4 * FEW_ROWS
 """Rows up to which predictions by a few are faster than scikit-learn's check and products."""
@@ -107,7 +108,7 @@ class Outputs:
         self._finish = finish_of(shape)
         self._out = np.empty((len(x), plan.outputs), shape.dtype)
         count = min(most_threads, backends.threads_for(plan))
-        binding = Binding(x, named_arrays(estimator, shape), out=self._out, threads=count)
+        binding = Binding(rows_of(x), named_arrays(estimator, shape), out=self._out, threads=count)
         self._run = backend.start(plan, binding)
 
     def __call__(self) -> np.ndarray:

@@ -50,32 +50,25 @@ class Mirror(NamedTuple):
 
     theirs: np.ndarray
     ours: np.ndarray
-    sign: float
 
     @classmethod
-    def of(cls, theirs: np.ndarray, dtype: str, sign: float, apart: bool) -> Mirror:
+    def of(cls, theirs: np.ndarray, dtype: str, apart: bool) -> Mirror:
         """The array itself where a run can work on it and it need not be apart."""
         flags = theirs.flags
         lies_well = flags.c_contiguous and flags.aligned and flags.writeable
-        if lies_well and theirs.dtype == dtype and sign == 1.0 and not apart:
-            return cls(theirs, theirs, sign)
-        return cls(theirs, np.empty(theirs.shape, dtype), sign)
+        if lies_well and theirs.dtype == dtype and not apart:
+            return cls(theirs, theirs)
+        return cls(theirs, np.empty(theirs.shape, dtype))
 
     def take(self) -> None:
         """Bring ours up to date."""
-        self._copy(self.theirs, self.ours)
+        if self.ours is not self.theirs:
+            self.ours[...] = self.theirs
 
     def give(self) -> None:
         """Bring theirs up to date."""
-        self._copy(self.ours, self.theirs)
-
-    def _copy(self, source: np.ndarray, target: np.ndarray) -> None:
-        if source is target:
-            return
-        if self.sign == 1.0:
-            target[...] = source
-        else:
-            np.multiply(source, self.sign, out=target, casting="same_kind")
+        if self.ours is not self.theirs:
+            self.theirs[...] = self.ours
 
 
 def _params(estimator: Any) -> list[np.ndarray]:
@@ -132,10 +125,8 @@ class CompiledEpochs:
         self._weights = None
         if samples.weights is not None:
             self._weights = np.array(samples.weights, shape.dtype)
-        mirrors = [Mirror.of(array, shape.dtype, 1.0, staged) for array in _params(estimator)]
-        for slot in _slots(estimator, self._update):
-            mirrors.append(Mirror.of(slot, shape.dtype, self._update.sign, staged))
-        self._mirrors = mirrors
+        theirs = [*_params(estimator), *_slots(estimator, self._update)]
+        self._mirrors = [Mirror.of(array, shape.dtype, staged) for array in theirs]
         self._begin_training(estimator, samples)
         backend = backends.get_backend()
         plan = training_plan(
