@@ -181,12 +181,17 @@ def cross_entropies(
 ) -> Iterator[Call]:
     labels = np.zeros(1, np.int64)
     for x, chosen in loss_arguments(dtype, columns, either):
-        yield ops.loss(ONE, x, labels, *chosen, Loss())
-        yield ops.loss(ONE, x, x, *chosen, Loss())
+        for loss in (Loss(), Loss(limits=LIMITS)):
+            yield ops.loss(ONE, x, labels, *chosen, loss)
+            yield ops.loss(ONE, x, x, *chosen, loss)
 
 
 def losses(dtype: str, columns: Sequence[int], either: Sequence[bool] = EITHER) -> Iterator[Call]:
-    formulas = [Loss(formula, LOSS_SETTINGS.get(name, ())) for name, formula in LOSSES.items()]
+    formulas = [
+        Loss(formula, LOSS_SETTINGS.get(name, ()), limits=limits)
+        for name, formula in LOSSES.items()
+        for limits in (None, LIMITS)
+    ]
     for x, chosen in loss_arguments(dtype, columns, either):
         for loss in formulas:
             yield ops.loss(ONE, x, x, *chosen, loss)
@@ -239,6 +244,7 @@ def sums(dtype: str, columns: Sequence[int], either: Sequence[bool] = EITHER) ->
 
 
 ONE = np.int32(1)
+LIMITS = (0.2, 0.9)
 FAMILIES = (cross_entropies, losses, maps, updates, gathers, sums)
 
 

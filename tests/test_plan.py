@@ -92,6 +92,23 @@ def test_gradients_without_an_update_are_stored_and_move_nothing(batch):
     assert str(plan).splitlines()[1:] == str(kept).split("\neach step:")[0].splitlines()[1:]
 
 
+@pytest.mark.parametrize("asked", [{}, {"clip_norm": 1.0}, {"keep_gradients": True}])
+@pytest.mark.parametrize("batch", [8, CHUNK_ROWS + 1])
+def test_squares_are_summed_up_before_the_loss_is_checked_and_anything_moves(batch, asked):
+    layers = [
+        fastnn.Linear(6, 4), fastnn.PReLU(), fastnn.BatchNorm1d(4),
+        fastnn.Linear(4, 3, decay_bias=True),
+    ]  # fmt: skip
+    plan = training_plan(layers, batch, Training(SGD, record_squares=True, **asked))
+    plain = training_plan(layers, batch, Training(SGD, **asked))
+    place = operations(plan).index("square_sum")
+    assert operations(plan)[place + 1] == "check"
+    assert set(plan.chunk[place].reads) == {"0.weight", "3.weight", "3.bias"}
+    assert plan.chunk[:place] + plan.chunk[place + 1 :] == plain.chunk
+    assert plan.cost(plan.chunk[place]) == (2 * (24 + 12 + 3), 4 * (24 + 12 + 3))
+    assert "square_sum" in str(plan)
+
+
 @pytest.mark.parametrize(
     "training, words",
     [

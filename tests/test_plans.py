@@ -614,6 +614,8 @@ SQUARED = {
     "stored": {"batch": 32, "stored": True},
     "chunks": {"batch": 32, "chunk": 13},
     "clipped": {"batch": 32, "clip_norm": 0.5},
+    "a small network": {"widths": (9, 33, 5), "batch": 20},
+    "many blocks": {"widths": (9, 120, 5), "batch": 40},
     "biases too": {"batch": 32, "squares": ("0.weight", "0.bias", "1.weight", "1.bias")},
 }
 
@@ -624,9 +626,10 @@ SQUARED = {
 @every_backend
 def test_squares_are_those_of_the_weights_before_a_step(backend, dtype, threads, case):
     """At first of weights that are known to the bit; later of those that training makes."""
-    plan = dense_plan((53, 130, 5), **{"squares": WEIGHTS[:2], "dtype": dtype} | SQUARED[case])
+    usual = {"widths": (53, 130, 5), "squares": WEIGHTS[:2], "dtype": dtype}
+    plan = dense_plan(**usual | SQUARED[case])
     (names,) = (row.reads for row in plan.chunk if row.op == "square_sum")
-    data = labelled(3 * plan.batch_rows + 1, 53, 5, dtype)
+    data = labelled(3 * plan.batch_rows + 1, plan.inputs, plan.outputs, dtype)
     session = trained(backend, plan, data, threads=threads)
     weights = []
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from . import extras, kept, predicting, sparse, threads
+from .. import backend as backends
+from . import extras, predicting, sparse, threads
 from .full_batch import FullBatch
 from .samples import Samples
 from .training import StochasticTraining
@@ -67,7 +68,6 @@ class _Swapped:
             self.validation_loss_curve_ = []
         if self._dropout_of_layers() and not (incremental and hasattr(self, "_optimizer")):
             self._dropout_seed = int(self._random_state.randint(2**31 - 1))
-        self._loss_dtype = np.result_type(X.dtype, y.dtype, self.coefs_[0].dtype).type
         self._note_engine("fastnn", sparse.how_dense(samples.x))
         StochasticTraining(self, sparse.dense(samples), validation, incremental).run()
 
@@ -80,7 +80,8 @@ class _Swapped:
             return
         samples = extras.weighted_by_class(self, samples, incremental=False)
         self._note_engine("fastnn", sparse.how_dense(X))
-        with threads.granted(self.n_threads) as most:
+        flops = backends.training_work(sum(it.size for it in self.coefs_), len(y)).flops
+        with threads.granted(self.n_threads, flops) as most:
             self._full_batch = FullBatch(self, sparse.dense(samples), most)
             try:
                 super()._fit_lbfgs(X, y, *arguments)
@@ -165,9 +166,10 @@ class MLPClassifier(_Swapped, network.MLPClassifier):
         outputs = predicting.few_outputs(self, X)
         if outputs is None:
             return super().predict(X)
-        return self._label_binarizer.inverse_transform(
-            outputs.ravel() if self.n_outputs_ == 1 else outputs
-        )
+        binarizer = self._label_binarizer
+        if binarizer.y_type_ == "multiclass" and not binarizer.sparse_input_:
+            return self.classes_.take(outputs.argmax(axis=1))
+        return binarizer.inverse_transform(outputs.ravel() if self.n_outputs_ == 1 else outputs)
 
     def predict_proba(self: Any, X: Any) -> np.ndarray:
         """Probabilities of the classes."""

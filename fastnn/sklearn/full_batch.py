@@ -67,8 +67,8 @@ class FullBatch:
         weights, factor = packed[: self._penalised], self._alpha / self._weight
         grad = self._grads.copy()
         grad[: self._penalised] += factor * weights
-        loss = float(run.losses()[0]) * loss_share(self._shape) + self._offset
-        return loss + 0.5 * factor * float(weights @ weights), grad
+        loss = np.float64(run.losses()[0]) * loss_share(self._shape) + self._offset
+        return loss + 0.5 * factor * (weights @ weights), grad
 
 
 def _mean(offsets: np.ndarray | None, weights: np.ndarray | None) -> float:

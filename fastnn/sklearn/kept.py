@@ -1,4 +1,4 @@
-"""What is kept beside an estimator from call to call: not pickled, not copied, not in its dict."""
+"""What a thread keeps beside an estimator: not pickled, not copied, not in its dict."""
 
 from __future__ import annotations
 
@@ -6,39 +6,10 @@ import threading
 import weakref
 from typing import Any
 
-MOST_RUNS = 4
-"""Runs of an estimator that are kept: ``partial_fit`` is called with batches of few sizes."""
+_kept: weakref.WeakKeyDictionary[Any, threading.local] = weakref.WeakKeyDictionary()
 
 
-class Kept:
-    """What belongs to one estimator.
-
-    Attributes
-    ----------
-    runs : list
-        Those of ``partial_fit``, the newest last.
-    local : threading.local
-        What each thread predicts with.
-    """
-
-    def __init__(self) -> None:
-        self.runs: list[Any] = []
-        self.local = threading.local()
-
-    def keep_run(self, run: Any) -> None:
-        """Keep one more run, and none of the oldest above the most."""
-        self.runs = [*self.runs, run][-MOST_RUNS:]
-
-
-_kept: weakref.WeakKeyDictionary[Any, Kept] = weakref.WeakKeyDictionary()
-
-
-def of(estimator: Any) -> Kept:
-    """What is kept of an estimator; made on first use."""
+def of(estimator: Any) -> threading.local:
+    """Where the calling thread keeps things of an estimator; made on first use."""
     found = _kept.get(estimator)
-    return _kept.setdefault(estimator, Kept()) if found is None else found
-
-
-def forget_runs(estimator: Any) -> None:
-    """Keep no run any longer."""
-    of(estimator).runs = []
+    return _kept.setdefault(estimator, threading.local()) if found is None else found

@@ -16,8 +16,8 @@ from ..kernels.formulas import LOSSES, UPDATES, UpdateFormula
 from ..layers import ACTIVATIONS as LAYERS
 from ..layers import Dropout, Layer, Linear, Sigmoid, Softmax
 from ..optional import require
-from ..optim import scalar_table
 from ..plan import Training, lower
+from ..updates import scalars
 from .versions import optimizers
 
 _xlogy = require("scipy.special", extra="sklearn").xlogy
@@ -83,9 +83,7 @@ class Shape(NamedTuple):
     def layers(self, with_output: bool) -> list[Layer]:
         """The network; with the output's activation, or up to the logits."""
         layers: list[Layer] = []
-        for number, (inputs, outputs) in enumerate(
-            zip(self.widths, self.widths[1:], strict=False)
-        ):
+        for number, (inputs, outputs) in enumerate(zip(self.widths, self.widths[1:], strict=False)):
             if number:
                 layers.append(_LAYERS[self.activation]())
                 if self.dropout:
@@ -125,7 +123,10 @@ def training_plan(
     chunk_rows: int,
     most_threads: int,
 ) -> Plan:
-    """The plan of a step over so many rows; without an update it stores gradients instead."""
+    """The plan of a step over so many rows, with the threads that pay for it.
+
+    Without an update it stores gradients instead.
+    """
     plan = lower(
         shape.layers(with_output=False),
         shape.widths[0],
@@ -135,7 +136,8 @@ def training_plan(
         training=Training(update, keep_gradients=update is None, record_squares=penalised),
         chunk_rows=chunk_rows,
     )
-    return replace(plan, threads=min(backends.threads_for(plan), most_threads))
+    threads = 1 if most_threads == 1 else min(backends.threads_for(plan), most_threads)
+    return replace(plan, threads=threads)
 
 
 def _loss(shape: Shape) -> Loss:
@@ -183,16 +185,15 @@ class Update(NamedTuple):
     settings: dict[str, Any]
     slots: tuple[str, ...]
     """The attributes of scikit-learn's optimizer that hold the slots, in order."""
-    sign: float
-    """What its slots are multiplied by to become fastnn's."""
 
     def scalars(self, optimizer: Any, penalties: np.ndarray, dtype: str) -> np.ndarray:
         """The scalars of the steps to come, (steps, 2, S), from the penalty factor of each."""
         is_adam = isinstance(optimizer, optimizers.AdamOptimizer)
         rate = optimizer.learning_rate_init if is_adam else optimizer.learning_rate
         settings = {"weight_decay": penalties} | self.settings
+        numbers = getattr(optimizer, "t", 0) + 1.0 + np.arange(len(penalties))
         rates = np.full(len(penalties), float(rate))
-        return scalar_table(self.formula, settings, getattr(optimizer, "t", 0), rates, dtype)
+        return scalars(self.formula, numbers, rates, settings, dtype)
 
 
 def count_steps(optimizer: Any, steps: int) -> None:
@@ -211,7 +212,7 @@ def update_of(optimizer: Any) -> Update:
     if isinstance(optimizer, optimizers.SGDOptimizer):
         formula = UPDATES["nesterov" if optimizer.nesterov else "momentum"]
         settings = {"momentum": optimizer.momentum, "learning_rate_in_velocity": True}
-        return Update(formula, settings, ("velocities",), -1.0)
+        return Update(formula, settings, ("velocities",))
     settings = {
         "betas": (optimizer.beta_1, optimizer.beta_2),
         "eps": optimizer.epsilon,
@@ -219,8 +220,8 @@ def update_of(optimizer: Any) -> Update:
     }
     if isinstance(optimizer, AdamWOptimizer):
         settings["weight_decay"] = optimizer.weight_decay
-        return Update(UPDATES["adamw"], settings, ("ms", "vs"), 1.0)
-    return Update(UPDATES["adam"], settings, ("ms", "vs"), 1.0)
+        return Update(UPDATES["adamw"], settings, ("ms", "vs"))
+    return Update(UPDATES["adam"], settings, ("ms", "vs"))
 
 
 def new_optimizer(estimator: Any) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,10 @@ from .. import backend as backends
 from ..kernels.contract import FEW_ROWS, Binding
 from . import kept, threads
 from .network import Shape, prediction_plan, shape_of
+from .sparse import rows_of
 
+MOST_AT_ONCE = 4 * FEW_ROWS
+"""Rows up to which predictions by a few are faster than scikit-learn's check and products."""
 LEAST_FLOPS = 100_000_000
 """Work from which a run of its own pays for predictions: below, NumPy's products are as fast as
 what its start takes."""
@@ -23,12 +28,12 @@ def few_outputs(estimator: Any, X: Any) -> np.ndarray | None:
     They need none where they are a plain array of the weights' dtype and the right width, finite,
     and the estimator knows no names of features.
     """
-    if type(X) is not np.ndarray or X.ndim != 2 or not 0 < len(X) <= FEW_ROWS:
+    if type(X) is not np.ndarray or X.ndim != 2 or not 0 < len(X) <= MOST_AT_ONCE:
         return None
     known = estimator.__dict__
     if "coefs_" not in known or "feature_names_in_" in known:
         return None
-    local = kept.of(estimator).local
+    local = kept.of(estimator)
     way = getattr(local, "way", None)
     if way is None or not way.is_current(known):
         way = local.way = Way(estimator)
@@ -56,7 +61,7 @@ class Way:
         arrays = [*known["coefs_"], *known["intercepts_"]]
         return (
             len(arrays) == len(self._arrays)
-            and all(map(_is, arrays, self._arrays))
+            and all(map(is_, arrays, self._arrays))
             and self._names == (known["activation"], known["out_activation_"])
             and self._backend is backends.get_backend()
         )
@@ -65,21 +70,24 @@ class Way:
         """Outputs, or None."""
         if self._predict is None or x.dtype != self._dtype or x.shape[1] != self._inputs:
             return None
-        outputs = self._predict(x)
+        outputs = self._predict(x) if len(x) <= FEW_ROWS else self._by_slices(x)
         return outputs if outputs is None or self._finish is None else self._finish(outputs)
+
+    def _by_slices(self, x: np.ndarray) -> np.ndarray | None:
+        parts = [self._predict(x[begin : begin + FEW_ROWS]) for begin in range(0, len(x), FEW_ROWS)]
+        return None if any(part is None for part in parts) else np.concatenate(parts)
 
 
 def many_outputs(estimator: Any, x: Any) -> np.ndarray | None:
     """Outputs of rows that were checked, (B, O); None where NumPy's products are as fast."""
-    if not isinstance(x, np.ndarray) or not is_ours(estimator):
+    flops = 2 * x.shape[0] * sum(weight.size for weight in estimator.coefs_)
+    if flops < LEAST_FLOPS or not isinstance(x, np.ndarray) or not is_ours(estimator):
         return None
     shape = shape_of(estimator)
-    weights = sum(weight.size for weight in estimator.coefs_)
     if np.result_type(x, shape.dtype) != shape.dtype:
         return None
-    if 2 * len(x) * weights < LEAST_FLOPS:
-        return None
-    return Outputs(estimator, x)()
+    with threads.granted(estimator.n_threads, flops) as most:
+        return Outputs(estimator, x, shape, most)()
 
 
 class Outputs:
@@ -90,17 +98,18 @@ class Outputs:
     estimator : MLPClassifier or MLPRegressor
         Such that :func:`is_ours`.
     x : ndarray (N, I)
+    shape : Shape
+    most_threads : int
     """
 
-    def __init__(self, estimator: Any, x: np.ndarray) -> None:
-        backend, shape = backends.get_backend(), shape_of(estimator)
+    def __init__(self, estimator: Any, x: np.ndarray, shape: Shape, most_threads: int) -> None:
+        backend = backends.get_backend()
         plan = prediction_plan(shape, min(len(x), backend.chunk_rows), backend.chunk_rows)
         self._finish = finish_of(shape)
         self._out = np.empty((len(x), plan.outputs), shape.dtype)
-        with threads.granted(estimator.n_threads) as most:
-            count = min(most, backends.threads_for(plan))
-            binding = Binding(x, named_arrays(estimator, shape), out=self._out, threads=count)
-            self._run = backend.start(plan, binding)
+        count = min(most_threads, backends.threads_for(plan))
+        binding = Binding(rows_of(x), named_arrays(estimator, shape), out=self._out, threads=count)
+        self._run = backend.start(plan, binding)
 
     def __call__(self) -> np.ndarray:
         run = self._run
@@ -121,7 +130,7 @@ def is_ours(estimator: Any) -> bool:
         weight.ndim == 2 and bias.shape == weight.shape[1:] and bias.size
         for weight, bias in zip(coefs, intercepts, strict=True)
     ) and all(
-        before.shape[1] == after.shape[0] for before, after in zip(coefs, coefs[1:], strict=False)
+        before.shape[1] == after.shape[0] for before, after in itertools.pairwise(coefs)
     )
 
 
@@ -142,7 +151,3 @@ def finish_of(shape: Shape) -> Callable[[np.ndarray], np.ndarray] | None:
 
 def _exponential(outputs: np.ndarray) -> np.ndarray:
     return np.exp(outputs, out=outputs)
-
-
-def _is(one: object, other: object) -> bool:
-    return one is other

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ from ..kernels.contract import Binding
 from ..kernels.interrupts import interrupts_later
 from ..optional import require
 from .network import (
+    Update,
     count_steps,
     has_penalty,
     loss_offsets,
@@ -50,26 +50,50 @@ class Mirror(NamedTuple):
 
     theirs: np.ndarray
     ours: np.ndarray
-    sign: float = 1.0
 
     @classmethod
-    def of(cls, theirs: np.ndarray, dtype: str, sign: float = 1.0) -> Mirror:
-        """The array itself where a run can work on it."""
+    def of(cls, theirs: np.ndarray, dtype: str, apart: bool) -> Mirror:
+        """The array itself where a run can work on it and it need not be apart."""
         flags = theirs.flags
         lies_well = flags.c_contiguous and flags.aligned and flags.writeable
-        if lies_well and theirs.dtype == dtype and sign == 1.0:
+        if lies_well and theirs.dtype == dtype and not apart:
             return cls(theirs, theirs)
-        return cls(theirs, np.empty(theirs.shape, dtype), sign)
+        return cls(theirs, np.empty(theirs.shape, dtype))
 
     def take(self) -> None:
         """Bring ours up to date."""
         if self.ours is not self.theirs:
-            np.multiply(self.theirs, self.sign, out=self.ours, casting="same_kind")
+            self.ours[...] = self.theirs
 
     def give(self) -> None:
         """Bring theirs up to date."""
         if self.ours is not self.theirs:
-            np.multiply(self.ours, self.sign, out=self.theirs, casting="same_kind")
+            self.theirs[...] = self.ours
+
+
+def _params(estimator: Any) -> list[np.ndarray]:
+    """Weights, then biases: scikit-learn's order."""
+    return estimator.coefs_ + estimator.intercepts_
+
+
+def _slots(estimator: Any, update: Update) -> list[np.ndarray]:
+    """The first slot of each parameter in that order, then the second."""
+    return [array for slot in update.slots for array in getattr(estimator._optimizer, slot)]
+
+
+def key_of(estimator: Any, samples: Samples, batch_rows: int, most_threads: int) -> tuple[Any, ...]:
+    """What two trainings must have in common for the run of one to do the other."""
+    return (
+        shape_of(estimator),
+        update_of(estimator._optimizer).formula,
+        has_penalty(estimator),
+        estimator._dropout_seed,
+        batch_rows,
+        samples.x.dtype,
+        samples.weights is None,
+        most_threads,
+        backends.get_backend(),
+    )
 
 
 class CompiledEpochs:
@@ -80,33 +104,30 @@ class CompiledEpochs:
     estimator : MLPClassifier or MLPRegressor
         With its weights and optimizer.
     samples : Samples
-        Dense rows, read where they lie.
+        Dense rows.
     batch_rows : int
     most_threads : int
-    staged : bool, default False
-        Copy the rows to where those of later calls can be put, see :meth:`refill`.
+    staged : bool
+        Copy rows and weights to where those of another training can be put, see :meth:`refill`;
+        else they are worked on where they lie.
     """
 
     def __init__(
-        self,
-        estimator: Any,
-        samples: Samples,
-        batch_rows: int,
-        most_threads: int,
-        staged: bool = False,
+        self, estimator: Any, samples: Samples, batch_rows: int, most_threads: int, staged: bool
     ) -> None:
-        self._key = self._key_of(estimator, batch_rows, samples, most_threads)
+        self.key = key_of(estimator, samples, batch_rows, most_threads)
         self._shape = shape = shape_of(estimator)
         self._update = update_of(estimator._optimizer)
-        self._mirrors = self._mirrored(estimator)
         self._batch_rows = batch_rows
-        rows = len(samples.x)
-        self._x = samples.x.copy() if staged else samples.x
+        self.staged = staged
+        self.x = samples.x.copy() if staged else samples.x
         self._targets = targets_of(shape, samples.y)
         self._weights = None
         if samples.weights is not None:
-            self._weights = np.array(samples.weights, shape.dtype, copy=staged or None)
-        self._begin_rows(estimator, samples, rows)
+            self._weights = np.array(samples.weights, shape.dtype)
+        theirs = [*_params(estimator), *_slots(estimator, self._update)]
+        self._mirrors = [Mirror.of(array, shape.dtype, staged) for array in theirs]
+        self._begin_training(estimator, samples)
         backend = backends.get_backend()
         plan = training_plan(
             shape,
@@ -118,23 +139,12 @@ class CompiledEpochs:
         )
         self._run = backend.start(plan, self._binding(estimator, plan.threads or 1))
 
-    def _mirrored(self, estimator: Any) -> list[Mirror]:
-        """Weights and biases in scikit-learn's order, then each slot of each in the same order."""
-        dtype, update = self._shape.dtype, self._update
-        mirrors = [Mirror.of(array, dtype) for array in estimator.coefs_ + estimator.intercepts_]
-        for slot in update.slots:
-            arrays = getattr(estimator._optimizer, slot)
-            mirrors += [Mirror.of(array, dtype, update.sign) for array in arrays]
-        for mirror in mirrors:
-            mirror.take()
-        return mirrors
-
     def _binding(self, estimator: Any, threads: int) -> Binding:
         weights, biases = zip(*self._shape.names, strict=True)
         names = weights + biases
         ours = [mirror.ours for mirror in self._mirrors]
         return Binding(
-            self._x,
+            self.x,
             dict(zip(names, ours, strict=False)),
             self._targets,
             self._weights,
@@ -143,61 +153,37 @@ class CompiledEpochs:
             seed=estimator._dropout_seed,
         )
 
-    # -- calls that go on where the last one ended --
-
-    @staticmethod
-    def _key_of(estimator: Any, batch_rows: int, samples: Samples, most_threads: int) -> tuple:
-        """What must be the same for a run to go on."""
-        return (
-            shape_of(estimator),
-            update_of(estimator._optimizer).formula,
-            has_penalty(estimator),
-            estimator._dropout_seed,
-            batch_rows,
-            samples.x.dtype,
-            samples.weights is None,
-            most_threads,
-            backends.get_backend(),
-        )
-
-    def can_refill(
-        self, estimator: Any, samples: Samples, batch_rows: int, most_threads: int
-    ) -> bool:
-        """Whether the run can go on with these rows."""
-        if self._key != self._key_of(estimator, batch_rows, samples, most_threads):
-            return False
-        current = estimator.coefs_ + estimator.intercepts_
-        for slot in self._update.slots:
-            current += getattr(estimator._optimizer, slot)
-        return len(samples.x) <= len(self._x) and all(
-            mirror.theirs is array for mirror, array in zip(self._mirrors, current, strict=True)
-        )
-
     def refill(self, estimator: Any, samples: Samples) -> None:
-        """Go on with other rows, and the weights that the estimator now has."""
+        """Go on with a training of the same key, of no more rows than there is room for."""
         rows = len(samples.x)
-        self._x[:rows] = samples.x
+        self.x[:rows] = samples.x
         self._targets[:rows] = targets_of(self._shape, samples.y)
         if self._weights is not None:
             self._weights[:rows] = samples.weights
-        self._begin_rows(estimator, samples, rows)
-        for mirror in self._mirrors:
-            mirror.take()
+        theirs = [*_params(estimator), *_slots(estimator, self._update)]
+        self._mirrors = [
+            mirror._replace(theirs=array)
+            for mirror, array in zip(self._mirrors, theirs, strict=True)
+        ]
+        self._begin_training(estimator, samples)
         self._run.load()
 
-    def _begin_rows(self, estimator: Any, samples: Samples, rows: int) -> None:
-        """Note what belongs to the rows of this call."""
-        self._estimator, self._rows = weakref.proxy(estimator), rows
-        self._begins = np.arange(0, rows, self._batch_rows)
-        self._counts = np.minimum(self._batch_rows, rows - self._begins).astype(np.float64)
+    def _begin_training(self, estimator: Any, samples: Samples) -> None:
+        """Take what belongs to this training alone."""
+        self._estimator, self._rows = estimator, len(samples.x)
+        self._begins = np.arange(0, self._rows, self._batch_rows)
+        counts = np.minimum(self._batch_rows, self._rows - self._begins)
+        self._counts = counts.astype(np.float64)
         self._offsets = loss_offsets(self._shape, samples.y)
+        for mirror in self._mirrors:
+            mirror.take()
+
+    def release(self) -> None:
+        """Let go of the estimator."""
+        self._estimator = None
+        self._mirrors = [mirror._replace(theirs=mirror.ours) for mirror in self._mirrors]
 
     # -- epochs --
-
-    @property
-    def steps(self) -> int:
-        """Steps of an epoch."""
-        return len(self._begins)
 
     def train(self, order: np.ndarray | None, move: Callable[[int], None]) -> float:
         """Train an epoch of rows in this order; the sum of the losses of its rows.
@@ -270,7 +256,7 @@ class TheirEpochs:
     def __init__(self, estimator: Any, samples: Samples, batch_rows: int) -> None:
         self._estimator, self._samples = estimator, samples
         self._batches = list(gen_batches(len(samples.x), batch_rows))
-        self._params = estimator.coefs_ + estimator.intercepts_
+        self._params = _params(estimator)
 
     def train(
         self,
@@ -297,6 +283,8 @@ class TheirEpochs:
             estimator._optimizer.update_params(self._params, grads[0] + grads[1])
             move(1)
         return total
+
+    staged = False
 
     def store(self) -> None:
         """The weights are where they belong."""

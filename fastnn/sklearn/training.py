@@ -7,19 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from .. import backend as backends
 from ..optional import require
 from ..progress import Progress
-from . import kept, threads
+from . import pool, threads
 from .network import new_optimizer
 from .samples import Samples, batch_rows_of, labels_of, split
-from .steps import CompiledEpochs, HandedOver, TheirEpochs
+from .steps import HandedOver, TheirEpochs
 from .versions import if_weighted
 
-_shuffle = require("sklearn.utils", extra="sklearn").shuffle
 _ConvergenceWarning = require("sklearn.exceptions", extra="sklearn").ConvergenceWarning
-MOST_STAGED_BYTES = 1 << 23
-"""Rows of a ``partial_fit`` of up to so many bytes are copied to where those of the last call lay,
-so that its run goes on; above, the work of a call outweighs the start of a run."""
 
 
 class StochasticTraining:
@@ -57,6 +54,10 @@ class StochasticTraining:
             scored = None
         self._samples, self._rows = samples, samples.x.shape[0]
         self._batch_rows = batch_rows_of(estimator, self._rows)
+        dtypes = (
+            ("float64",) if hasattr(estimator, "classes_") else (samples.x.dtype, samples.y.dtype)
+        )
+        self._loss_type = np.result_type(*dtypes).type
         self._scored: tuple[Any, ...] = (None, None, *if_weighted(None))
         if scored is not None:
             labels = labels_of(estimator, scored)
@@ -68,46 +69,35 @@ class StochasticTraining:
         estimator.n_iter_ = 0
         steps = -(-self._rows // self._batch_rows)
         epochs = 1 if self._incremental else estimator.max_iter
+        weights = sum(weight.size for weight in estimator.coefs_)
+        flops = backends.training_work(weights, self._rows).flops
         with (
-            threads.granted(estimator.n_threads) as most_threads,
+            threads.granted(estimator.n_threads, flops) as most_threads,
             Progress(estimator.progress, epochs * steps, 0) as self._bar,
         ):
-            self._epochs = self._compiled(most_threads)
+            self._epochs = pool.epochs_of(estimator, self._samples, self._batch_rows, most_threads)
             order = np.arange(self._rows)
             try:
                 for _ in range(estimator.max_iter):
                     if estimator.shuffle:
-                        order = _shuffle(order, random_state=estimator._random_state)
+                        order = _shuffled(order, estimator._random_state)
                     if self._epoch(order if estimator.shuffle else None):
                         break
             except KeyboardInterrupt:
                 warnings.warn("Training interrupted by user.", stacklevel=2)
             finally:
                 self._epochs.store()
+                pool.give_back(self._epochs)
         if estimator.early_stopping:
             estimator.coefs_ = estimator._best_coefs
             estimator.intercepts_ = estimator._best_intercepts
-
-    def _compiled(self, most_threads: int) -> CompiledEpochs:
-        """Epochs of these samples; those of the last ``partial_fit`` go on where they can."""
-        estimator, samples = self._estimator, self._samples
-        if not self._incremental or samples.x.nbytes > MOST_STAGED_BYTES:
-            return CompiledEpochs(estimator, samples, self._batch_rows, most_threads)
-        known = kept.of(estimator)
-        for epochs in known.runs:
-            if epochs.can_refill(estimator, samples, self._batch_rows, most_threads):
-                epochs.refill(estimator, samples)
-                return epochs
-        epochs = CompiledEpochs(estimator, samples, self._batch_rows, most_threads, staged=True)
-        known.keep_run(epochs)
-        return epochs
 
     def _epoch(self, order: np.ndarray | None) -> bool:
         """Train an epoch and do everything that follows it; whether it was the last."""
         estimator = self._estimator
         total = self._train(order)
         estimator.n_iter_ += 1
-        estimator.loss_ = estimator._loss_dtype(total / self._rows)
+        estimator.loss_ = self._loss_type(total / self._rows)
         estimator.t_ += self._rows
         estimator.loss_curve_.append(estimator.loss_)
         self._bar.show({"loss": estimator.loss_})
@@ -136,7 +126,6 @@ class StochasticTraining:
             return self._epochs.train(order, self._bar.move)
         except HandedOver as rest:
             self._epochs.store()
-            kept.forget_runs(self._estimator)
             self._estimator._hand_over(f"{rest.reason}; the rest is as scikit-learn does it")
             self._epochs = TheirEpochs(self._estimator, self._samples, self._batch_rows)
             return rest.total + self._epochs.train(order, self._bar.move, rest.step)
@@ -155,3 +144,10 @@ class StochasticTraining:
             return True
         estimator._no_improvement_count = 0
         return False
+
+
+def _shuffled(order: np.ndarray, random_state: np.random.RandomState) -> np.ndarray:
+    """What ``sklearn.utils.shuffle`` gives, which spends a small net's epoch on its checks."""
+    places = np.arange(len(order))
+    random_state.shuffle(places)
+    return order[places]

@@ -456,6 +456,11 @@ def check(
     return _reducing(function, row_losses, *arguments, file="steps")
 
 
+def record_square(norm: Any, progress: Any, place: Any, squares: Any) -> Call:
+    """Record the square of a norm, at a step's place of ``squares``."""
+    return Call("record_square", (norm, progress, place, squares), norm.dtype.name, 1, ("steps",))
+
+
 def advance(rows: Rows, progress: Any, dtype: str) -> Call:
     """On to the next step's rows, ``rows`` further, unless training has diverged."""
     return Call("advance", (rows, progress), dtype, 1, ("steps",))
