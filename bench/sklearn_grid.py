@@ -34,7 +34,7 @@ STEPS = {1: 100, 32: 50, 200: 20, 2000: 3}
 """Steps of an epoch by batch size."""
 SOLVERS, DTYPES, DENSITIES = ("sgd", "adam", "lbfgs"), ("float32", "float64"), (1.0, 0.1, 0.01)
 LBFGS_ROWS = 1000
-EPOCHS = 2
+EPOCHS = {"8-64-64-2": 20, "784-128-10": 4, "784-512-512-10": 2}
 PREDICTED_ROWS = (1, 100, 10_000)
 TARGETS = {
     "784-128-10 adam, batch 32, float32": 5.0,
@@ -121,10 +121,10 @@ def _fits(network: str, solver: str, batch: int | None, dtype: str, density: flo
     x, labels = data(network, rows, dtype, density)
     settings: dict[str, Any] = {"hidden_layer_sizes": hidden(network), "solver": solver}
     if batch:
-        settings |= {"batch_size": batch, "max_iter": EPOCHS, "learning_rate_init": 1e-3}
+        settings |= {"batch_size": batch, "max_iter": EPOCHS[network]}
     else:
         settings |= {"max_iter": 10}
-    steps = EPOCHS * STEPS[batch] if batch else settings["max_iter"]
+    steps = EPOCHS[network] * STEPS[batch] if batch else settings["max_iter"]
     return _pair_of_fits(x, labels, steps, dtype, **settings)
 
 
