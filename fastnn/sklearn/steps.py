@@ -121,7 +121,9 @@ class CompiledEpochs:
         self._batch_rows = batch_rows
         self.staged = staged
         self.x = samples.x.copy() if staged else samples.x
-        self._targets = targets_of(shape, samples.y)
+        targets = targets_of(shape, samples.y)
+        # float targets are the caller's own array, which the next training must not write into
+        self._targets = targets.copy() if staged else targets
         self._weights = None
         if samples.weights is not None:
             self._weights = np.array(samples.weights, shape.dtype)
