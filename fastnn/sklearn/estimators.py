@@ -57,7 +57,7 @@ class _Swapped:
     def _fit_stochastic(self: Any, X: Any, y: np.ndarray, *arguments: Any) -> None:
         incremental = arguments[-1]
         samples = Samples(X, y, arguments[0] if TAKES_WEIGHTS else None)
-        reason = self._why_theirs(samples)
+        reason = self._why_theirs(samples, incremental)
         if reason is not None:
             self._hand_over(reason)
             super()._fit_stochastic(X, y, *arguments)
@@ -73,7 +73,7 @@ class _Swapped:
 
     def _fit_lbfgs(self: Any, X: Any, y: np.ndarray, *arguments: Any) -> None:
         samples = Samples(X, y, arguments[0] if TAKES_WEIGHTS else None)
-        reason = self._why_theirs(samples)
+        reason = self._why_theirs(samples, incremental=False)
         if reason is not None:
             self._hand_over(reason)
             super()._fit_lbfgs(X, y, *arguments)
@@ -107,7 +107,7 @@ class _Swapped:
 
     # -- who trains --
 
-    def _why_theirs(self: Any, samples: Samples) -> str | None:
+    def _why_theirs(self: Any, samples: Samples, incremental: bool) -> str | None:
         """Why scikit-learn must train; None where fastnn can.
 
         Raises
@@ -115,7 +115,7 @@ class _Swapped:
         ValueError
             Where scikit-learn would drop an argument that is in use.
         """
-        reason = sparse.why_not_dense(self, samples.x)
+        reason = sparse.why_not_dense(self, samples.x, incremental)
         if not predicting.is_ours(self):
             reason = "the weights are not all float32 or all float64"
         elif not all(array.flags.writeable for array in self.coefs_ + self.intercepts_):
