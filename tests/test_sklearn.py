@@ -75,8 +75,9 @@ def assert_near(name: str, ours, theirs, bound: float) -> None:
     assert error <= bound * max(size, 1e-300), f"{name}: {error} of {size}"
 
 
-def assert_same(expected, got, X, bound: float) -> None:
+def assert_same(expected, got, X, bound: float, loss_bound: float | None = None) -> None:
     """Everything that a fit leaves behind."""
+    loss_bound = loss_bound or bound
     for name in ("n_iter_", "t_", "n_layers_", "n_outputs_", "out_activation_", "n_features_in_"):
         assert getattr(got, name) == getattr(expected, name), name
     for name in ("coefs_", "intercepts_"):
@@ -88,7 +89,7 @@ def assert_same(expected, got, X, bound: float) -> None:
         assert (getattr(got, name, None) is None) == (value is None), name
         if value is not None:
             assert type(got.loss_) is type(expected.loss_)
-            assert_near(name, getattr(got, name), value, bound)
+            assert_near(name, getattr(got, name), value, loss_bound)
     assert_near("predict", _numbers(got, X), _numbers(expected, X), bound)
 
 
@@ -172,7 +173,7 @@ def test_sample_weights(kind, early_stopping):
             {"sample_weight": weights},
             solver=solver,
             early_stopping=early_stopping,
-            batch_size=16,
+            batch_size=27,
         )
         assert_same(expected, got, X, 1e-8)
 
@@ -184,7 +185,8 @@ def test_unscaled_rows_whose_probabilities_are_clipped(kind, dtype):
     expected, got = fit_both(kind, X, y, max_iter=3, learning_rate_init=1e-4)
     limit = -np.log(np.finfo(dtype).eps)
     assert max(expected.loss_curve_) > 0.2 * limit, "no probability was clipped"
-    assert_same(expected, got, X, BOUND[dtype])
+    # scikit-learn takes the logarithm of 1 - p, which has lost its digits where p is nearly 1
+    assert_same(expected, got, X, BOUND[dtype], loss_bound=1e-3)
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
@@ -221,7 +223,13 @@ def test_activations(activation):
 def test_shapes(rows, columns, hidden, batch_size, solver, seed):
     X, y = data("values", rows, columns if columns > 2 else 3)
     expected, got = (
-        cls(hidden, solver=solver, batch_size=min(batch_size, rows), max_iter=3, random_state=seed)
+        cls(
+            hidden_layer_sizes=hidden,
+            solver=solver,
+            batch_size=min(batch_size, rows),
+            max_iter=3,
+            random_state=seed,
+        )
         for cls in (theirs.MLPRegressor, ours.MLPRegressor)
     )
     with warnings.catch_warnings():
@@ -246,7 +254,8 @@ def test_warm_start(solver):
 @pytest.mark.parametrize("kind", KINDS)
 def test_partial_fit_with_batches_of_several_sizes(kind, solver):
     X, y = data(kind)
-    keywords = {"classes": np.unique(y)} if kind in ("binary", "multiclass") else {}
+    classes = {"binary": ["no", "yes"], "multiclass": range(10, 14), "multilabel": range(4)}
+    keywords = {"classes": list(classes[kind])} if kind in classes else {}
     both = estimators(kind, solver=solver)
     for estimator in both:
         for begin, end in product((0, 5, 40), (60, 72, 61)):
@@ -296,16 +305,25 @@ def test_partial_fit_of_one_network_beside_another_of_its_shape():
 # ---- what does not go well ----
 
 
-@pytest.mark.parametrize("solver", ["sgd", "lbfgs"])
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_a_training_that_diverges_ends_as_scikit_learns(solver):
+def test_a_training_that_diverges_ends_as_scikit_learns():
     X, y = data("values", scale=1e100)
-    for estimator in estimators("values", solver=solver, learning_rate_init=1e50):
+    for estimator in estimators("values", solver="sgd", learning_rate_init=1e50):
         with pytest.raises(ValueError, match="non-finite parameter weights"):
             estimator.fit(X, 1e200 * y)
-    if solver == "sgd":
-        assert estimator.engine_ == "scikit-learn"
-        assert "loss was" in estimator.engine_reason_
+    assert estimator.engine_ == "scikit-learn"
+    assert "loss was" in estimator.engine_reason_
+    estimator.set_params(dropout=0.5)  # which scikit-learn would drop
+    with pytest.raises(ValueError, match=r"dropout=0\.5 needs fastnn's engine"):
+        estimator.fit(X, 1e200 * y)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_lbfgs_on_values_whose_squares_overflow():
+    X, y = data("values")
+    expected, got = fit_both("values", X, 1e200 * y, solver="lbfgs", max_iter=3)
+    assert not np.isfinite(expected.loss_)
+    assert_same(expected, got, X, 1e-8)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")

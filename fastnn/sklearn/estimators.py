@@ -80,13 +80,19 @@ class _Swapped:
             return
         samples = extras.weighted_by_class(self, samples, incremental=False)
         self._note_engine("fastnn", sparse.how_dense(X))
+        samples = sparse.dense(samples)
         flops = backends.training_work(sum(it.size for it in self.coefs_), len(y)).flops
         with threads.granted(self.n_threads, flops) as most:
-            self._full_batch = FullBatch(self, sparse.dense(samples), most)
+            self._full_batch = FullBatch(self, samples, self._dtype_of_lbfgs(samples), most)
             try:
                 super()._fit_lbfgs(X, y, *arguments)
             finally:
                 del self._full_batch
+
+    def _dtype_of_lbfgs(self: Any, samples: Samples) -> str:
+        """What scikit-learn computes in: SciPy leaves the weights their dtype (from 1.11 on)."""
+        dtypes = [samples.x.dtype, self.coefs_[0].dtype]
+        return np.result_type(*dtypes, *([] if samples.y.dtype == bool else [samples.y.dtype])).name
 
     def _loss_grad_lbfgs(self: Any, packed: np.ndarray, *arguments: Any) -> Any:
         if self._full_batch is not None:

@@ -81,8 +81,8 @@ def _epoch_seconds(estimator: Any, x: Any, size: int, incremental: bool) -> tupl
     Only what differs: the first layer and the steps.
     """
     (rows, inputs), outputs = x.shape, estimator.coefs_[0].shape[1]
-    is_full = estimator.solver == "lbfgs"  # which computes in float64
-    costs = _COSTS[8 if is_full else x.dtype.itemsize]
+    is_full = estimator.solver == "lbfgs"
+    costs = _COSTS[x.dtype.itemsize]
     weights = inputs * outputs
     steps = 1 if is_full else -(-rows // batch_rows_of(estimator, rows))
     epochs = 1 if incremental else min(_LIKELY_EPOCHS, estimator.max_iter)
