@@ -57,7 +57,7 @@ class _Swapped:
     def _fit_stochastic(self: Any, X: Any, y: np.ndarray, *arguments: Any) -> None:
         incremental = arguments[-1]
         samples = Samples(X, y, arguments[0] if TAKES_WEIGHTS else None)
-        reason = self._why_theirs(samples)
+        reason = self._why_theirs(samples, incremental)
         if reason is not None:
             self._hand_over(reason)
             super()._fit_stochastic(X, y, *arguments)
@@ -73,20 +73,26 @@ class _Swapped:
 
     def _fit_lbfgs(self: Any, X: Any, y: np.ndarray, *arguments: Any) -> None:
         samples = Samples(X, y, arguments[0] if TAKES_WEIGHTS else None)
-        reason = self._why_theirs(samples)
+        reason = self._why_theirs(samples, incremental=False)
         if reason is not None:
             self._hand_over(reason)
             super()._fit_lbfgs(X, y, *arguments)
             return
         samples = extras.weighted_by_class(self, samples, incremental=False)
         self._note_engine("fastnn", sparse.how_dense(X))
+        samples = sparse.dense(samples)
         flops = backends.training_work(sum(it.size for it in self.coefs_), len(y)).flops
         with threads.granted(self.n_threads, flops) as most:
-            self._full_batch = FullBatch(self, sparse.dense(samples), most)
+            self._full_batch = FullBatch(self, samples, self._dtype_of_lbfgs(samples), most)
             try:
                 super()._fit_lbfgs(X, y, *arguments)
             finally:
                 del self._full_batch
+
+    def _dtype_of_lbfgs(self: Any, samples: Samples) -> str:
+        """What scikit-learn computes in: SciPy leaves the weights their dtype (from 1.11 on)."""
+        dtypes = [samples.x.dtype, self.coefs_[0].dtype]
+        return np.result_type(*dtypes, *([] if samples.y.dtype == bool else [samples.y.dtype])).name
 
     def _loss_grad_lbfgs(self: Any, packed: np.ndarray, *arguments: Any) -> Any:
         if self._full_batch is not None:
@@ -107,7 +113,7 @@ class _Swapped:
 
     # -- who trains --
 
-    def _why_theirs(self: Any, samples: Samples) -> str | None:
+    def _why_theirs(self: Any, samples: Samples, incremental: bool) -> str | None:
         """Why scikit-learn must train; None where fastnn can.
 
         Raises
@@ -115,7 +121,7 @@ class _Swapped:
         ValueError
             Where scikit-learn would drop an argument that is in use.
         """
-        reason = sparse.why_not_dense(self, samples.x)
+        reason = sparse.why_not_dense(self, samples.x, incremental)
         if not predicting.is_ours(self):
             reason = "the weights are not all float32 or all float64"
         elif not all(array.flags.writeable for array in self.coefs_ + self.intercepts_):

@@ -54,6 +54,12 @@ class StochasticTraining:
             scored = None
         self._samples, self._rows = samples, samples.x.shape[0]
         self._batch_rows = batch_rows_of(estimator, self._rows)
+        if estimator.batch_size != "auto" and estimator.batch_size > self._rows:
+            warnings.warn(
+                "Got `batch_size` less than 1 or larger than sample size. It is going to be "
+                "clipped",
+                stacklevel=2,
+            )
         dtypes = (
             ("float64",) if hasattr(estimator, "classes_") else (samples.x.dtype, samples.y.dtype)
         )
