@@ -23,6 +23,7 @@ class _Swapped(network.BaseMultilayerPerceptron):
     behind it.
     """
 
+    solver: str
     # of estimators that were pickled before there were these arguments
     dropout: Any = 0.0
     weight_decay = 0.01
@@ -159,7 +160,51 @@ class _Swapped(network.BaseMultilayerPerceptron):
 
 
 class MLPClassifier(_Swapped, network.MLPClassifier):
-    """scikit-learn's classifier, trained by fastnn."""
+    """scikit-learn's ``MLPClassifier``, trained by fastnn.
+
+    Arguments, attributes and results are those of :class:`sklearn.neural_network.MLPClassifier`,
+    results to rounding; what follows is added, by keyword, and changes nothing when left out.
+
+    Parameters
+    ----------
+    activation : str
+        Any activation of fastnn besides scikit-learn's: "leaky_relu", "elu", "selu", "gelu",
+        "gelu_tanh", "silu", "softplus".
+    solver : str
+        "adamw" besides scikit-learn's: Adam after each weight has shrunk by ``weight_decay`` times
+        the learning rate; ``alpha`` does nothing then.
+    weight_decay : float, default 0.01
+        Of "adamw".
+    dropout : float or sequence of float, default 0.0
+        The share of each hidden layer's outputs that training drops, or one for each layer.
+    class_weight : dict or "balanced", optional
+        Weights by class, multiplied into the sample weights; "balanced" makes every class count
+        the same.
+    n_threads : int, optional
+        At most so many; by default the machine's, shared with others that train at once.
+    progress : bool or None, default False
+        Show a bar; None where standard error is a terminal.
+
+    Attributes
+    ----------
+    engine_ : str
+        Who trained last: "fastnn", or "scikit-learn" where it had to or is faster.
+    engine_reason_ : str
+        Why, in words; with ``verbose``, or ``FASTNN_VERBOSE=1`` in the environment, standard error
+        has it too.
+    validation_loss_curve_ : list of float
+        With ``fit(..., validation_data=...)``, its loss after each epoch.
+
+    Examples
+    --------
+    >>> import fastnn
+    >>> X, y = fastnn.data.digits()
+    >>> classifier = MLPClassifier(hidden_layer_sizes=(32,), random_state=0, tol=0.02)
+    >>> classifier.fit(X[:1500], y[:1500]).score(X[1500:], y[1500:]) > 0.9
+    True
+    >>> classifier.engine_
+    'fastnn'
+    """
 
     __init__ = extras.constructor(network.MLPClassifier, extras.CLASSIFIER)
     fit = extras.fit_method(network.MLPClassifier.fit)
@@ -168,17 +213,17 @@ class MLPClassifier(_Swapped, network.MLPClassifier):
     )
 
     def predict(self, X: Any) -> np.ndarray:
-        """Classes of rows."""
+        """Classes of rows, (N,), or (N, O) where rows have several labels."""
         outputs = predicting.few_outputs(self, X)
         if outputs is None:
             return super().predict(X)
         binarizer = self._label_binarizer
         if binarizer.y_type_ == "multiclass" and not binarizer.sparse_input_:
-            return self.classes_.take(outputs.argmax(axis=1))
+            return binarizer.classes_.take(outputs.argmax(axis=1))
         return binarizer.inverse_transform(outputs.ravel() if self.n_outputs_ == 1 else outputs)
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Probabilities of the classes."""
+        """Probabilities of the classes, (N, classes)."""
         outputs = predicting.few_outputs(self, X)
         if outputs is None:
             return super().predict_proba(X)
@@ -186,7 +231,20 @@ class MLPClassifier(_Swapped, network.MLPClassifier):
 
 
 class MLPRegressor(_Swapped, network.MLPRegressor):
-    """scikit-learn's regressor, trained by fastnn."""
+    """scikit-learn's ``MLPRegressor``, trained by fastnn.
+
+    Arguments, attributes and results are those of :class:`sklearn.neural_network.MLPRegressor`,
+    results to rounding; added are those of :class:`MLPClassifier`, but for ``class_weight``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.linspace(-1, 1, 64).reshape(-1, 1)
+    >>> regressor = MLPRegressor(hidden_layer_sizes=(16,), solver="lbfgs", random_state=0)
+    >>> regressor = regressor.fit(X, np.sin(3 * X[:, 0]))
+    >>> regressor.score(X, np.sin(3 * X[:, 0])) > 0.99
+    True
+    """
 
     __init__ = extras.constructor(network.MLPRegressor, extras.COMMON)
     fit = extras.fit_method(network.MLPRegressor.fit)
@@ -195,7 +253,7 @@ class MLPRegressor(_Swapped, network.MLPRegressor):
     )
 
     def predict(self, X: Any) -> np.ndarray:
-        """Values for rows."""
+        """Values for rows, (N,), or (N, O) where there are several."""
         outputs = predicting.few_outputs(self, X)
         if outputs is None:
             return super().predict(X)
