@@ -48,8 +48,9 @@ def panel_size(inputs: int, outputs: int, dtype: str) -> int:
     return (inputs + 1) * padded(outputs, dtype)
 
 
-def unit_count(inputs: int, outputs: int, dtype: str) -> int:
+def unit_count(shape: tuple[int, ...], dtype: str) -> int:
     """Units of an (I, O) weight, in which its gradient is made."""
+    inputs, outputs = shape
     return panel_count(outputs, dtype) * -(-inputs // UNIT_ROWS)
 
 
