@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 import fastnn
 from fastnn import functional, init, metrics, schedules
 from fastnn.data import Dataset
-from fastnn.kernels.contract import Backend, Plan
+from fastnn.kernels.contract import Plan
 
 Pair = tuple[NDArray[Any], NDArray[Any]]
 
@@ -118,8 +118,8 @@ weight: NDArray[Any] = init.he_normal(np.random.default_rng(0), (64, 3))
 # Backends
 
 with fastnn.use_backend("numpy") as backend:
-    assert_type(backend, Backend)
+    assert_type(backend, fastnn.Backend)
 fastnn.set_backend("numba")
 fastnn.set_num_threads(2)
 assert_type(fastnn.get_num_threads(), int)
-assert_type(fastnn.get_backend(), Backend)
+assert_type(fastnn.get_backend(), fastnn.Backend)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .early_stopping import EarlyStopping as EarlyStopping
     from .gradient_check import check_gradients as check_gradients
     from .history import History as History
+    from .kernels.contract import Backend as Backend
     from .layers import ELU as ELU
     from .layers import GELU as GELU
     from .layers import SELU as SELU
@@ -73,6 +74,7 @@ _NAMES = {
     "early_stopping": "EarlyStopping",
     "gradient_check": "check_gradients",
     "history": "History",
+    "kernels.contract": "Backend",
     "layers": "Activation BatchNorm1d Dropout ELU Flatten GELU Identity LeakyReLU Linear PReLU ReLU"
     " SELU SiLU Sigmoid Softmax Softplus Standardize Tanh Layer",
     "losses": "BCEWithLogitsLoss CrossEntropyLoss HuberLoss L1Loss Loss MSELoss PoissonNLLLoss",

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import arrays, checks, formula_check
+from . import arrays, checks, formula_check, operands
 from .kernels import contract
 from .kernels.formulas import LOSSES as FORMULAS
 from .kernels.formulas import LossFormula, batch_scale
@@ -76,7 +76,11 @@ class Loss:
         return other
 
     def __call__(
-        self, outputs: ArrayLike, targets: ArrayLike, sample_weight: ArrayLike | None = None
+        self,
+        outputs: ArrayLike,
+        targets: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        out: np.ndarray | None = None,
     ) -> tuple[float, np.ndarray]:
         """The loss and its gradient by the outputs.
 
@@ -87,6 +91,8 @@ class Loss:
         targets : array
             As the loss takes them.
         sample_weight : array (B,), optional
+        out : array (B, O), optional
+            Where to write the gradient; may be the outputs.
 
         Returns
         -------
@@ -94,7 +100,7 @@ class Loss:
         grad : ndarray (B, O)
             A CuPy array where the outputs lie on a GPU.
         """
-        return self._measure(outputs, targets, sample_weight, gradient=True)
+        return self._measure(outputs, targets, sample_weight, gradient=True, out=out)
 
     def value(
         self, outputs: ArrayLike, targets: ArrayLike, sample_weight: ArrayLike | None = None
@@ -102,7 +108,7 @@ class Loss:
         """The loss alone."""
         return self._measure(outputs, targets, sample_weight, gradient=False)[0]
 
-    def _measure(self, outputs, targets, sample_weight, gradient: bool):
+    def _measure(self, outputs, targets, sample_weight, gradient: bool, out=None):
         arrays.require_same_place(outputs=outputs, targets=targets, sample_weight=sample_weight)
         z = floating("outputs", outputs)
         if not len(z):
@@ -110,7 +116,9 @@ class Loss:
         y = arrays.to_host("targets", targets)
         prepared = self.targets(y, z.shape[1], z.dtype.name, len(z))
         weights = weights_of(sample_weight, len(z), z.dtype.name)
-        grad = arrays.module_of(z).empty(z.shape, z.dtype) if gradient else None
+        grad = operands.place(out, z.shape, z) if gradient else None
+        (z,) = operands.apart([out], z, elementwise=True)
+        (prepared,) = operands.apart([out], prepared)
         return self.measure(z, prepared, weights, grad)[0], grad
 
     def measure(

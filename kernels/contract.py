@@ -7,6 +7,8 @@ of a batch, ``I`` inputs, ``O`` outputs; all arrays of one call have one dtype, 
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -201,7 +203,7 @@ class Plan:
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a buffer (for one chunk), parameter or constant."""
-        return self._shapes()[name]
+        return self._shapes[name]
 
     @property
     def stores_gradients(self) -> bool:
@@ -212,6 +214,7 @@ class Plan:
             for row in self.chunk
         )
 
+    @functools.cached_property
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         shapes = {p.name: p.shape for p in (*self.parameters, *self.constants)}
         for buffer in self.buffers:
@@ -221,11 +224,11 @@ class Plan:
 
     def cost(self, row: Row) -> Cost:
         """Flops and bytes of one pass of a row over a whole chunk."""
-        shapes = self._shapes()
+        shapes = self._shapes
         itemsize = np.dtype(self.dtype).itemsize
         touched = [name for name in (*row.reads, *row.writes) if name in shapes]
         touched += self._touched_besides(row)
-        elements = [int(np.prod(shapes[name])) for name in touched]
+        elements = [math.prod(shapes[name]) for name in touched]
         flops = COSTS.get(row.op, _elementwise)(
             [shapes.get(name, ()) for name in row.reads],
             [shapes.get(name, ()) for name in row.writes],
@@ -278,11 +281,11 @@ def _spell(name: str, value: Any) -> str:
 
 def _elementwise(reads: list[tuple[int, ...]], writes: list[tuple[int, ...]]) -> int:
     shapes = [shape for shape in (*reads, *writes) if shape]
-    return max((int(np.prod(shape)) for shape in shapes), default=0)
+    return max(map(math.prod, shapes), default=0)
 
 
 def _product(reads: list[tuple[int, ...]], writes: list[tuple[int, ...]]) -> int:
-    (rows, inner), columns = reads[0], int(np.prod(reads[1])) // reads[0][1]
+    (rows, inner), columns = reads[0], math.prod(reads[1]) // reads[0][1]
     return 2 * rows * inner * columns
 
 
@@ -485,14 +488,18 @@ class Backend(Protocol):
     def gather(self, x: np.ndarray, index: np.ndarray | None, out: np.ndarray) -> None:
         """out = x[index], converted to out's dtype."""
 
-    def permutation(self, seed: int, epoch: int, count: int) -> np.ndarray:
-        """The order of an epoch: 0 .. count - 1 shuffled (int64)."""
+    def permutation(self, seed: int, epoch: int, count: int, epochs: int = 1) -> np.ndarray:
+        """The orders of some epochs, one behind the other: 0 .. count - 1 shuffled (int64)."""
 
     def draws(self, seed: int, epoch: int, population: int, count: int) -> np.ndarray:
         """``count`` rows of ``population``, drawn with replacement (int64)."""
 
-    def start(self, plan: Plan, binding: Binding) -> Run:
-        """A run of a plan over data."""
+    def start(self, plan: Plan, binding: Binding, spare: Run | None = None) -> Run:
+        """A run of a plan over data.
+
+        ``spare`` is one of the same backend that nobody needs any more: where it has the same plan
+        over the same data, it may be the one that is returned, bound anew.
+        """
 
     def predictor(self, plan: Plan, arrays: Mapping[str, np.ndarray]) -> Predictor:
         """A function for predictions of a few rows, over arrays that stay where they are."""
@@ -562,9 +569,19 @@ class Binding:
 
 
 class Run(Protocol):
-    """A plan at work. Parameters may live elsewhere until :meth:`store`."""
+    """A plan at work. Parameters may live elsewhere until :meth:`store`.
+
+    Attributes
+    ----------
+    threads : int
+    takes_epochs : bool
+        Whether :meth:`begin` takes several epochs at once.
+    step : int
+        Where in the epoch it stands; of several epochs, where in all of them.
+    """
 
     threads: int
+    takes_epochs: bool
     step: int
 
     def begin(
@@ -574,11 +591,13 @@ class Run(Protocol):
         scalars: np.ndarray | None,
         epoch: int = 0,
         first_step: int = 0,
+        epochs: int = 1,
     ) -> None:
         """Start an epoch over ``samples`` rows taken in ``order`` (None: as they stand).
 
         ``scalars`` (steps, 2, S) holds the optimizer's scalars of each step from ``first_step``,
-        first without weight decay, then with; limits of clipping are the plan's.
+        first without weight decay, then with; limits of clipping are the plan's. Several epochs,
+        numbered from ``epoch``, have their orders and their scalars one behind the other.
         """
 
     def advance(self, seconds: float) -> str:

@@ -383,7 +383,7 @@ def nesterov(m: Any, weight: Any, grad: Any, slots: tuple, h: Any) -> tuple[Any,
     """Momentum that looks a step ahead (Sutskever et al. 2013, eq. 3-4, at the shifted weight)."""
     grad = h.grad_scale * _with_penalty(m, weight, grad, h)
     velocity = m.fma(h.momentum, slots[0], grad)
-    ahead = m.fma(h.momentum, velocity, grad)
+    ahead = m.fma(h.look_ahead, velocity, grad)
     return m.fma(-h.step_size, ahead, weight), (velocity,)
 
 
@@ -396,14 +396,14 @@ def _prepare_momentum(
     weight_decay: float = 0.0,
     learning_rate_in_velocity: bool = False,
 ) -> dict[str, Any]:
-    """The scalars of momentum and nesterov.
+    """The scalars of momentum.
 
     PyTorch's velocity sums gradients and its first step ignores dampening. scikit-learn's and
-    the books' velocity has the learning rate inside (and the opposite sign).
+    the books' velocity is the step itself: it has the learning rate inside, and points downhill.
     """
     grad_scale = np.where(step == 1, 1.0, 1.0 - dampening)
     if learning_rate_in_velocity:
-        grad_scale, step_size = grad_scale * learning_rate, 1.0
+        grad_scale, step_size = -grad_scale * learning_rate, -1.0
     else:
         step_size = learning_rate
     return {
@@ -412,6 +412,36 @@ def _prepare_momentum(
         "grad_scale": grad_scale,
         "weight_decay": weight_decay,
     }
+
+
+def _prepare_nesterov(
+    step: Any,
+    learning_rate: Any,
+    *,
+    momentum: float = 0.9,
+    dampening: float = 0.0,
+    weight_decay: float = 0.0,
+    learning_rate_in_velocity: bool = False,
+    looks_ahead_twice: bool = False,
+) -> dict[str, Any]:
+    """The scalars of nesterov.
+
+    Looking ahead twice, as the from-scratch books' code does by moving its velocity first, applies
+    the gradient again: momentum (momentum velocity + grad) + grad, which is (1 + momentum) times
+    look_ahead velocity + grad.
+    """
+    scalars = _prepare_momentum(
+        step,
+        learning_rate,
+        momentum=momentum,
+        dampening=dampening,
+        weight_decay=weight_decay,
+        learning_rate_in_velocity=learning_rate_in_velocity,
+    )
+    if not looks_ahead_twice:
+        return {**scalars, "look_ahead": momentum}
+    step_size = scalars["step_size"] * (1.0 + momentum)
+    return {**scalars, "step_size": step_size, "look_ahead": momentum**2 / (1.0 + momentum)}
 
 
 def adagrad(m: Any, weight: Any, grad: Any, slots: tuple, h: Any) -> tuple[Any, tuple]:
@@ -584,7 +614,13 @@ UPDATES = {
     for formula in (
         UpdateFormula("sgd", sgd, (), ("learning_rate", "weight_decay"), _prepare_sgd),
         UpdateFormula("momentum", momentum, ("velocity",), _MOMENTUM_SCALARS, _prepare_momentum),
-        UpdateFormula("nesterov", nesterov, ("velocity",), _MOMENTUM_SCALARS, _prepare_momentum),
+        UpdateFormula(
+            "nesterov",
+            nesterov,
+            ("velocity",),
+            (*_MOMENTUM_SCALARS, "look_ahead"),
+            _prepare_nesterov,
+        ),
         UpdateFormula(
             "adagrad",
             adagrad,

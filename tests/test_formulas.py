@@ -406,7 +406,26 @@ def test_velocity_with_the_learning_rate_inside(nesterov):
         scalars = scalars_of(name, step, rate, {"learning_rate_in_velocity": True})
         actual, slot = update(NumpyMath("float64"), actual, grad, slot, *scalars)
     assert_close(actual, expected, bound("float64", 1 + np.abs(expected)))
-    assert_close(-slot, velocity, bound("float64", 1))
+    assert_close(slot, velocity, bound("float64", 1))
+
+
+def test_nesterov_that_looks_ahead_twice():
+    """The from-scratch books' code: v = mu v - lr g, then w += mu² v - (1 + mu) lr g."""
+    rng = np.random.default_rng(0)
+    weight, grads = rng.normal(size=9), rng.normal(size=(10, 9))
+    expected, velocity = weight, np.zeros(9)
+    for grad in grads:
+        velocity = 0.9 * velocity - 0.1 * grad
+        expected = expected + 0.9**2 * velocity - (1 + 0.9) * 0.1 * grad
+    update = ELEMENTWISE["update_nesterov"][0]
+    settings = {"learning_rate_in_velocity": True, "looks_ahead_twice": True}
+
+    def step_once(*numbers):
+        return update(NumpyMath("float64"), *numbers)
+
+    actual, slots = trained(step_once, "nesterov", weight, grads, 0.1, settings)
+    assert_close(actual, expected, bound("float64", 1 + np.abs(expected)))
+    assert_close(slots[0], velocity, bound("float64", 1))
 
 
 def test_adam_with_eps_on_the_uncorrected_root():

@@ -37,6 +37,7 @@ class CupyRun:
     """
 
     threads = 1
+    takes_epochs = False
 
     def __init__(self, plan: Plan, binding: Binding, device: Device) -> None:
         self.plan, self.binding, self._device = plan, binding, device
@@ -67,6 +68,7 @@ class CupyRun:
         scalars: np.ndarray | None,
         epoch: int = 0,
         first_step: int = 0,
+        epochs: int = 1,
     ) -> None:
         plan = self.plan
         self.step = self._first_step = first_step

@@ -70,6 +70,27 @@ def address(typing_context, words, place):
     return types.int64(words, types.int64), codegen
 
 
+@intrinsic
+def load(typing_context, place):
+    """The 64-bit word at an address."""
+
+    def codegen(context, builder, signature, values):
+        return builder.load(builder.inttoptr(values[0], ir.IntType(64).as_pointer()))
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def store(typing_context, place, word):
+    """Set the 64-bit word at an address."""
+
+    def codegen(context, builder, signature, values):
+        builder.store(values[1], builder.inttoptr(values[0], ir.IntType(64).as_pointer()))
+        return context.get_dummy_value()
+
+    return types.none(types.int64, types.int64), codegen
+
+
 @inline
 def barrier(p, control, threads):
     """Wait until every thread of the run is here."""
@@ -614,8 +635,8 @@ def _operate(p, o, control, me, threads, at):
         if at.chunk == 0:
             _transpose(p, o, me, threads)
     elif operation == t.WEIGH:
-        # without weights it is the same for all steps but a short last one
-        if at.chunk == 0 and (p[o + t.A] or at.step_in_run == 0
+        # without weights it is the same for all steps of an epoch but a short last one
+        if at.chunk == 0 and (p[o + t.A] or at.step_in_run == 0 or at.step == 0
                               or at.rows_in_step < p[t.BATCH]):
             call(p[o + t.KERNEL], p[o + t.A], p[o + t.B], at.first, at.rows_in_step,
                  p[t.BATCH_SCALE])
@@ -717,6 +738,21 @@ def _late(p, control):
 
 
 @inline
+def _next_epoch(p, control):
+    """Go on to its part of the order and its dropout masks; for a run of one thread.
+
+    Scalars and record go on where those of the last epoch end: the first step of the run lies that
+    much further back.
+    """
+    move, end = p[t.MOVES], p[t.MOVES] + 16 * p[t.MOVE_COUNT]
+    while move < end:
+        store(load(move), load(load(move)) + load(move + 8))
+        move += 16
+    control[t.FIRST_STEP] -= control[t.LAST_STEP]
+    control[t.EPOCHS] -= 1
+
+
+@inline
 def run(p, control, me, threads):
     """Walk the program from the step and chunk in ``control`` until its end or the deadline.
 
@@ -756,6 +792,9 @@ def run(p, control, me, threads):
             status = t.STOPPED
         step, chunk = (step + 1, 0) if step_ends else (step, chunk + 1)
         primed = has_next
+        if step == last_step and control[t.EPOCHS]:
+            _next_epoch(p, control)
+            step = 0
     if status == t.STOPPED and step == last_step:
         status = t.RUNNING_ON
     bell, rung = control[t.BELL], control[t.RUNG]

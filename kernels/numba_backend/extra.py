@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -44,8 +45,8 @@ def map_words(dtype: str, dropout: Dropout | None, learned: Sequence[Learned] = 
     """The words of a map with dropout or learned parameters."""
     words = np.zeros(MAP_LEARNED + MAP_PER_LEARNED * len(learned), np.int64)
     if dropout is not None:
-        words[MAP_SEED] = np.uint64(dropout.seed).view(np.int64)
-        words[MAP_STREAM], words[MAP_THRESHOLD] = dropout.stream, dropout.threshold
+        words[MAP_SEED], words[MAP_STREAM] = signed(dropout.seed), dropout.stream
+        words[MAP_THRESHOLD] = dropout.threshold
         _put_number(words, MAP_SCALE, dropout.scale, dtype)
     words[MAP_LEARNED:] = np.ravel(learned)
     return words
@@ -72,6 +73,11 @@ def loss_words(
         _put_number(words, LOSS_LOW, loss.limits[0], dtype)
         _put_number(words, LOSS_HIGH, loss.limits[1], dtype)
     return words
+
+
+def signed(seed: int) -> int:
+    """The signed word with the bits of a seed below 2**64."""
+    return ctypes.c_int64(seed).value
 
 
 def _put_number(words: np.ndarray, place: int, value: float, dtype: str) -> None:

@@ -106,6 +106,10 @@ class Layout:
         self._copies.append(other)
         return other
 
+    def bind(self, binding: Binding) -> None:
+        """Load from, and store to, the arrays of another binding of the plan."""
+        self._binding = binding
+
     # -- memory --
 
     def zeros(self, count: int, dtype: str | None = None) -> np.ndarray:

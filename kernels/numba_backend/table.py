@@ -54,7 +54,9 @@ from __future__ import annotations
     PATIENCE,  # looks at a barrier before this thread sleeps; the barrier's own to change
     LOOKS_AHEAD,  # 1: a step makes something ready for the next: rows, or even the first product
     TAKES_LONG,  # 1: a run may stop between the operations of a chunk
-) = range(45)
+    MOVES,  # address and number of the words that differ from epoch to epoch: for each the
+    MOVE_COUNT,  # address, and what is added to it
+) = range(47)
 HEADER = 48
 
 # ---- tables of tiles: for each width in vectors, for each count of rows that are left, ----
@@ -158,11 +160,12 @@ WIDTH = 40
     PAUSE_ODD,
     BELL,  # the address of the word that tells waiting threads that a run begins
     RUNG,  # what it then stood at
-) = range(16)
-ARRIVED, GENERATION = 16, 24  # each on a cache line of its own
+    EPOCHS,  # that follow this one
+) = range(17)
+ARRIVED, GENERATION = 24, 32  # each on a cache line of its own
 SLEEPERS = ARRIVED + 1  # threads that wait asleep
 LAST_CORE = GENERATION + 1  # where the last to arrive ran, if it saw sleepers
-CONTROL = 32  # behind these stand two sets of counters, used in turn
+CONTROL = 40  # behind these stand two sets of counters, used in turn
 
 # ---- what is read of a caller's array: its address, number of axes, lengths, strides, dtype ----
 (

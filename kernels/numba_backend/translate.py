@@ -12,7 +12,7 @@ from ..contract import FEW_ROWS, IDENTITY, Binding, Dropout, Plan, Row
 from . import library, memory
 from . import table as t
 from .elementwise import SOURCES
-from .extra import LOSS_INDEX, MAP_STREAM, Learned, loss_words, map_words
+from .extra import LOSS_INDEX, MAP_SEED, MAP_STREAM, Learned, loss_words, map_words, signed
 from .layout import Layout
 
 COLUMN_SPLIT_ROWS = 128
@@ -62,9 +62,16 @@ class Dropping(NamedTuple):
     words: np.ndarray
     dropout: Dropout
 
-    def set_epoch(self, epoch: int) -> None:
-        """Drop by the masks of this epoch."""
+    def set_epoch(self, epoch: int, seed: int) -> None:
+        """Drop by the masks of this epoch and seed."""
         self.words[MAP_STREAM] = self.dropout._replace(epoch=epoch).stream
+        self.words[MAP_SEED] = signed(seed)
+
+    @property
+    def move(self) -> tuple[int, int]:
+        """The address of the word that differs from epoch to epoch, and by how much."""
+        step = self.dropout._replace(epoch=1).stream - self.dropout._replace(epoch=0).stream
+        return self.words[MAP_STREAM:].ctypes.data, step
 
 
 class Translator:
@@ -147,7 +154,6 @@ class Translator:
             if not learned:
                 return 0
             return self._layout.keep(map_words(self._dtype, None, learned))
-        dropout = dropout._replace(seed=self._binding.seed)
         words = map_words(self._dtype, dropout, learned)
         self.droppings.append(Dropping(words, dropout))
         return self._layout.keep(words)

@@ -247,13 +247,16 @@ class Operations:
     def gather(self, x: np.ndarray, index: np.ndarray | None, out: np.ndarray) -> None:
         out[...] = x if index is None else x[index]
 
-    def permutation(self, seed: int, epoch: int, count: int) -> np.ndarray:
-        words = stream_words(seed, epoch, SHUFFLE_STREAM, max(0, count - 1))
-        others = _below(np.arange(count, 1, -1), words).tolist()
-        order = list(range(count))
-        for last, other in zip(range(count - 1, 0, -1), others, strict=True):
-            order[last], order[other] = order[other], order[last]
-        return np.array(order, dtype=np.int64)
+    def permutation(self, seed: int, epoch: int, count: int, epochs: int = 1) -> np.ndarray:
+        orders: list[int] = []
+        for number in range(epochs):
+            words = stream_words(seed, epoch + number, SHUFFLE_STREAM, max(0, count - 1))
+            others = _below(np.arange(count, 1, -1), words).tolist()
+            order = list(range(count))
+            for last, other in zip(range(count - 1, 0, -1), others, strict=True):
+                order[last], order[other] = order[other], order[last]
+            orders += order
+        return np.array(orders, dtype=np.int64)
 
     def draws(self, seed: int, epoch: int, population: int, count: int) -> np.ndarray:
         return _below(population, stream_words(seed, epoch, DRAW_STREAM, count))

@@ -44,6 +44,7 @@ class NumpyRun:
     """
 
     threads = 1
+    takes_epochs = False
 
     def __init__(self, plan: Plan, binding: Binding, operations: Operations) -> None:
         self.plan, self.binding = plan, binding
@@ -76,6 +77,7 @@ class NumpyRun:
         scalars: np.ndarray | None,
         epoch: int = 0,
         first_step: int = 0,
+        epochs: int = 1,
     ) -> None:
         self._order, self._samples, self._scalars, self._epoch = order, samples, scalars, epoch
         self.step = self._first_step = first_step
