@@ -98,8 +98,13 @@ class TrainingData:
         Raises
         ------
         ValueError
-            For sample weights that are all zero there.
+            For numbers that X has no rows for, or sample weights that are all zero there.
         """
+        if rows is not None and not 0 <= rows.min() <= rows.max() < len(self.x):
+            raise ValueError(
+                f"rows has numbers from {rows.min()} to {rows.max()}; expected 0 to "
+                f"{len(self.x) - 1}"
+            )
         other = copy.copy(self)
         other.layers = model.logit_layers(self.loss)
         if rows is not None:
