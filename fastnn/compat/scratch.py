@@ -15,7 +15,7 @@ array([[3.]])
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import numpy as np
@@ -298,8 +298,7 @@ class _Optimizer:
         for key, param in params.items():
             self._move(param, grads[key], *(state[key] for state in states))
 
-    def _move(self, param: np.ndarray, grad: np.ndarray, *states: np.ndarray) -> None:
-        raise NotImplementedError
+    _move: Callable[..., None]
 
 
 class SGD(_Optimizer):
