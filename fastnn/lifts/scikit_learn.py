@@ -142,12 +142,14 @@ def _targets(
     if kind == "identity":
         return {}, np.zeros((1, outputs) if outputs > 1 else 1)
     count = 2 if outputs == 1 else outputs
+    if kind == "logistic" and outputs > 1:
+        return {"classes": np.arange(count)}, np.eye(count, dtype=int)  # several labels a row
     classes = np.arange(count) if names is None else np.array(names)
     if len(classes) != count:
         raise ValueError(f"classes of the network are {names}; expected {count} names")
-    if kind == "logistic" and outputs > 1:
-        return {"classes": np.arange(count)}, np.eye(count, dtype=int)  # several labels a row
-    if len(set(classes.tolist())) < count or (np.sort(classes) != classes).any():
+    if all(str(name).isdecimal() for name in classes):
+        classes = classes.astype(int)
+    if (classes[1:] <= classes[:-1]).any():
         raise ValueError(
             f"classes of the network are {names}; scikit-learn takes different ones, in their order"
         )
