@@ -67,7 +67,7 @@ def from_numpy(
     kind = dtype or ("float64" if any(doubles) else "float32")
     layers: list[Layer] = []
     for (weight, bias), activation in zip(pairs, following, strict=True):
-        layers += [Linear(*weight.shape, bias=bias is not None), activation]
+        layers += [Linear(weight.shape[0], weight.shape[1], bias=bias is not None), activation]
     layers = [layer for layer in layers if not isinstance(layer, Identity)]
     model = Sequential(*layers, dtype=kind)
     linears = [layer for layer in layers if isinstance(layer, Linear)]
