@@ -74,6 +74,7 @@ losses: list[fastnn.Loss] = [
     fastnn.MSELoss(),
     fastnn.L1Loss(),
     fastnn.HuberLoss(),
+    fastnn.PoissonNLLLoss(),
     fastnn.Loss(lambda m, output, target: m.abs(output - target), name="mine"),
 ]
 history = model.fit(

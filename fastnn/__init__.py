@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from .losses import L1Loss as L1Loss
     from .losses import Loss as Loss
     from .losses import MSELoss as MSELoss
+    from .losses import PoissonNLLLoss as PoissonNLLLoss
     from .model import Sequential as Sequential
     from .optim import SGD as SGD
     from .optim import Adagrad as Adagrad
@@ -82,7 +83,7 @@ _NAMES = {
     "lifts.arrays": "from_numpy",
     "lifts.pytorch": "from_torch",
     "lifts.scikit_learn": "from_sklearn",
-    "losses": "BCEWithLogitsLoss CrossEntropyLoss HuberLoss L1Loss Loss MSELoss",
+    "losses": "BCEWithLogitsLoss CrossEntropyLoss HuberLoss L1Loss Loss MSELoss PoissonNLLLoss",
     "loading": "load",
     "model": "Sequential",
     "optim": "SGD Adagrad Adam AdamW Momentum Nesterov Optimizer RMSprop",

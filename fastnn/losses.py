@@ -63,10 +63,11 @@ class Loss:
         self,
         formula: LossFormula | None,
         settings: Mapping[str, float] | None = None,
-        smoothing: float = 0.0,
+        **conventions: Any,
     ) -> None:
+        """``conventions`` are the other parameters of ``contract.Loss``."""
         self.name = formula.name if formula else "cross_entropy"
-        self.use = contract.Loss(formula, tuple((settings or {}).items()), smoothing)
+        self.use = contract.Loss(formula, tuple((settings or {}).items()), **conventions)
 
     def with_settings(self, settings: Mapping[str, float]) -> Loss:
         """A loss of the same formula with other settings."""
@@ -315,12 +316,38 @@ class HuberLoss(Loss):
         self._use(FORMULAS["huber"], settings)
 
 
+class PoissonNLLLoss(Loss):
+    """The negative log-likelihood of counts: exp(output) - target output, the mean over outputs.
+
+    The network gives the logarithm of the expected count (Nelder and Wedderburn 1972); as in
+    PyTorch, what no output moves, log(target!), is left out. Targets are at least 0, (B, O) or (B,)
+    for one output.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> loss, grad = PoissonNLLLoss()(np.array([[0.0]]), np.array([3.0]))
+    >>> loss, grad
+    (1.0, array([[-2.]]))
+    """
+
+    def __init__(self) -> None:
+        self._use(FORMULAS["poisson"])
+
+    def targets(self, y: ArrayLike, outputs: int, dtype: str, rows: int) -> np.ndarray:
+        values = super().targets(y, outputs, dtype, rows)
+        if values.size and not values.min() >= 0.0:
+            raise ValueError(f"y has a negative count, {values.min():g}; expected 0 or more")
+        return values
+
+
 LOSSES: dict[str, Callable[..., Loss]] = {
     "cross_entropy": CrossEntropyLoss,
     "binary_cross_entropy": BCEWithLogitsLoss,
     "squared_error": MSELoss,
     "absolute_error": L1Loss,
     "huber": HuberLoss,
+    "poisson": PoissonNLLLoss,
 }
 """Losses by the name in files."""
 _ALIASES = {"mse": MSELoss, "mae": L1Loss, "l1": L1Loss, "bce": BCEWithLogitsLoss}

@@ -7,6 +7,8 @@ of a batch, ``I`` inputs, ``O`` outputs; all arrays of one call have one dtype, 
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -55,16 +57,36 @@ IDENTITY = Activation(ACTIVATIONS["identity"])
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss: softmax cross-entropy where ``formula`` is None, else an elementwise formula."""
+    """A loss: softmax cross-entropy where ``formula`` is None, else an elementwise formula.
+
+    Parameters
+    ----------
+    formula : LossFormula or None
+    settings : tuple of (str, float)
+        Those of the formula.
+    smoothing : float
+        Share of the uniform distribution in a cross-entropy's targets.
+    sums : bool
+        Whether an elementwise loss of a row is the sum over its outputs rather than the mean.
+    limits : (float, float) or None
+        What is recorded of each row of a cross-entropy, of each element of an elementwise loss, is
+        moved into these, before it is weighted. The gradient is that of the loss as it was.
+    """
 
     formula: LossFormula | None = None
     settings: tuple[tuple[str, float], ...] = ()
     smoothing: float = 0.0
+    sums: bool = False
+    limits: tuple[float, float] | None = None
 
     @property
     def keywords(self) -> dict[str, float]:
         """The settings as keyword arguments of the formula."""
         return dict(self.settings)
+
+    def share(self, outputs: int) -> float:
+        """What the sum of an elementwise loss over a row's outputs is multiplied by."""
+        return 1.0 if self.sums else 1.0 / max(1, outputs)
 
 
 class Dropout(NamedTuple):
@@ -151,7 +173,7 @@ class Plan:
         Arrays that are read (and, for running statistics, moved), but not trained.
     loss : Loss or None
     update : UpdateFormula or None
-        The optimizer's formula; None for a plan that only predicts or evaluates.
+        The optimizer's formula; None for a plan that predicts, evaluates or leaves gradients.
     clip_norm, clip_value : float or None
     precision : str
         Of :data:`PRECISIONS`; what is not "float32" passed :func:`check_precision`.
@@ -181,8 +203,18 @@ class Plan:
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a buffer (for one chunk), parameter or constant."""
-        return self._shapes()[name]
+        return self._shapes[name]
 
+    @property
+    def stores_gradients(self) -> bool:
+        """Whether a step leaves gradients behind, which a binding may have arrays for."""
+        return any(
+            row.op == "column_sums"
+            or (row.op == "linear_grad_weight" and not row.settings.get("update"))
+            for row in self.chunk
+        )
+
+    @functools.cached_property
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         shapes = {p.name: p.shape for p in (*self.parameters, *self.constants)}
         for buffer in self.buffers:
@@ -192,22 +224,20 @@ class Plan:
 
     def cost(self, row: Row) -> Cost:
         """Flops and bytes of one pass of a row over a whole chunk."""
-        shapes = self._shapes()
+        shapes = self._shapes
         itemsize = np.dtype(self.dtype).itemsize
         touched = [name for name in (*row.reads, *row.writes) if name in shapes]
-        touched += self._touched_by_update(row)
-        elements = [int(np.prod(shapes[name])) for name in touched]
+        touched += self._touched_besides(row)
+        elements = [math.prod(shapes[name]) for name in touched]
         flops = COSTS.get(row.op, _elementwise)(
             [shapes.get(name, ()) for name in row.reads],
             [shapes.get(name, ()) for name in row.writes],
         )
         return Cost(flops, sum(elements) * itemsize)
 
-    def _touched_by_update(self, row: Row) -> list[str]:
+    def _touched_besides(self, row: Row) -> list[str]:
         """A parameter's name, as often as a gradient or an update reads or writes as much."""
-        if self.update is None:
-            return []
-        moved = 2 * (1 + len(self.update.slots))
+        moved = 2 * (1 + len(self.update.slots)) if self.update else 0
         if row.op == "linear_grad_weight":
             return [row.settings["weight"]] * (moved if row.settings.get("update") else 1)
         # what is written is named already; the gradient is read
@@ -251,12 +281,16 @@ def _spell(name: str, value: Any) -> str:
 
 def _elementwise(reads: list[tuple[int, ...]], writes: list[tuple[int, ...]]) -> int:
     shapes = [shape for shape in (*reads, *writes) if shape]
-    return max((int(np.prod(shape)) for shape in shapes), default=0)
+    return max(map(math.prod, shapes), default=0)
 
 
 def _product(reads: list[tuple[int, ...]], writes: list[tuple[int, ...]]) -> int:
-    (rows, inner), columns = reads[0], int(np.prod(reads[1])) // reads[0][1]
+    (rows, inner), columns = reads[0], math.prod(reads[1]) // reads[0][1]
     return 2 * rows * inner * columns
+
+
+def _squares(reads: list[tuple[int, ...]], writes: list[tuple[int, ...]]) -> int:
+    return 2 * sum(int(np.prod(shape)) for shape in reads)
 
 
 def _outer_product(reads: list[tuple[int, ...]], writes: list[tuple[int, ...]]) -> int:
@@ -267,6 +301,7 @@ COSTS: dict[str, Callable[[list, list], int]] = {
     "linear": _product,
     "linear_grad_input": _product,
     "linear_grad_weight": _outer_product,
+    "square_sum": _squares,
 }
 """Flops by operation; every other operation counts one for each element."""
 
@@ -453,14 +488,18 @@ class Backend(Protocol):
     def gather(self, x: np.ndarray, index: np.ndarray | None, out: np.ndarray) -> None:
         """out = x[index], converted to out's dtype."""
 
-    def permutation(self, seed: int, epoch: int, count: int) -> np.ndarray:
-        """The order of an epoch: 0 .. count - 1 shuffled (int64)."""
+    def permutation(self, seed: int, epoch: int, count: int, epochs: int = 1) -> np.ndarray:
+        """The orders of some epochs, one behind the other: 0 .. count - 1 shuffled (int64)."""
 
     def draws(self, seed: int, epoch: int, population: int, count: int) -> np.ndarray:
         """``count`` rows of ``population``, drawn with replacement (int64)."""
 
-    def start(self, plan: Plan, binding: Binding) -> Run:
-        """A run of a plan over data."""
+    def start(self, plan: Plan, binding: Binding, spare: Run | None = None) -> Run:
+        """A run of a plan over data.
+
+        ``spare`` is one of the same backend that nobody needs any more: where it has the same plan
+        over the same data, it may be the one that is returned, bound anew.
+        """
 
     def predictor(self, plan: Plan, arrays: Mapping[str, np.ndarray]) -> Predictor:
         """A function for predictions of a few rows, over arrays that stay where they are."""
@@ -530,9 +569,19 @@ class Binding:
 
 
 class Run(Protocol):
-    """A plan at work. Parameters may live elsewhere until :meth:`store`."""
+    """A plan at work. Parameters may live elsewhere until :meth:`store`.
+
+    Attributes
+    ----------
+    threads : int
+    takes_epochs : bool
+        Whether :meth:`begin` takes several epochs at once.
+    step : int
+        Where in the epoch it stands; of several epochs, where in all of them.
+    """
 
     threads: int
+    takes_epochs: bool
     step: int
 
     def begin(
@@ -542,11 +591,13 @@ class Run(Protocol):
         scalars: np.ndarray | None,
         epoch: int = 0,
         first_step: int = 0,
+        epochs: int = 1,
     ) -> None:
         """Start an epoch over ``samples`` rows taken in ``order`` (None: as they stand).
 
         ``scalars`` (steps, 2, S) holds the optimizer's scalars of each step from ``first_step``,
-        first without weight decay, then with; limits of clipping are the plan's.
+        first without weight decay, then with; limits of clipping are the plan's. Several epochs,
+        numbered from ``epoch``, have their orders and their scalars one behind the other.
         """
 
     def advance(self, seconds: float) -> str:
@@ -557,6 +608,12 @@ class Run(Protocol):
 
     def hits(self) -> np.ndarray:
         """The number of rows that each step had right."""
+
+    def squares(self) -> np.ndarray:
+        """The sum of squares that each step's ``square_sum`` found, if the plan has such a row.
+
+        In the plan's dtype; of parameters as they were before the step moved them.
+        """
 
     def store(self) -> None:
         """Write parameters, slots and running statistics back to the arrays bound."""

@@ -233,6 +233,14 @@ def binary_cross_entropy(m: Any, output: Any, target: Any) -> Any:
     return linear + m.log1p(m.exp(m.where(negative, output, -output)))
 
 
+def poisson(m: Any, output: Any, target: Any) -> Any:
+    """exp(output) - target output: minus the log-likelihood of a count with the mean exp(output).
+
+    But for log(target!), which the output does not move. A count of 0 is a target like others.
+    """
+    return m.fma(-target, output, m.exp(output))
+
+
 LOSSES = {
     formula.name: formula
     for formula in (
@@ -240,6 +248,7 @@ LOSSES = {
         LossFormula("absolute_error", absolute_error),
         LossFormula("huber", huber, settings=("delta",)),
         LossFormula("binary_cross_entropy", binary_cross_entropy),
+        LossFormula("poisson", poisson),
     )
 }
 
@@ -274,6 +283,12 @@ def cross_entropy_grad(m: Any, numerator: Any, target: Any, target_sum_over_sum:
 def smooth_target(m: Any, hit: Any, smoothing: Any, classes: Any) -> Any:
     """A target mixed with the uniform distribution (Szegedy et al. 2016, section 7)."""
     return m.fma(1.0 - smoothing, hit, smoothing / classes)
+
+
+def between(m: Any, value: Any, low: Any, high: Any) -> Any:
+    """value moved into [low, high]; NaN stays NaN."""
+    value = m.where(value > high, high, value)
+    return m.where(value < low, low, value)
 
 
 def batch_scale(m: Any, weight: Any) -> Any:
@@ -331,8 +346,7 @@ def _average_square(m: Any, old: Any, new: Any, share: Any) -> Any:
 
 def clip(m: Any, grad: Any, limit: Any) -> Any:
     """grad moved into [-limit, limit]; NaN stays NaN."""
-    grad = m.where(grad > limit, limit, grad)
-    return m.where(grad < -limit, -limit, grad)
+    return between(m, grad, -limit, limit)
 
 
 def norm_clip(m: Any, norm: Any, limit: Any) -> Any:

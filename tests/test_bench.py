@@ -283,7 +283,7 @@ def test_the_command_prints_and_writes_it(monkeypatch, tmp_path, capsys):
 
 def raw_kernels():
     """The kernels that are called as the engine calls them."""
-    wanted = ("product_", "dots", "transpose", "outer", "sweep")
+    wanted = ("product_", "dots", "transpose", "squares", "outer", "sweep")
     return {name: make for name, make in kernels.kernels(NumpyBackend()) if name.startswith(wanted)}
 
 

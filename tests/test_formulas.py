@@ -36,6 +36,7 @@ PIECES = (
     formulas.batch_norm_grad,
     formulas.running_average,
     formulas.clip,
+    formulas.between,
     formulas.norm_clip,
 )
 
@@ -188,6 +189,7 @@ LOSS_TRUTHS = {
     "absolute_error": reference.mean_absolute_error,
     "huber": reference.huber,
     "binary_cross_entropy": reference.binary_cross_entropy,
+    "poisson": reference.poisson,
 }
 
 
@@ -262,6 +264,8 @@ def test_clipping(run, reading, dtype):
     grad = np.array([-3.0, -1.0, 0.5, 2.0, -np.inf, np.inf, np.nan])
     (clipped,) = run(reading, "clip", dtype, grad, 1.0)
     np.testing.assert_array_equal(clipped, [-1, -1, 0.5, 1, -1, 1, np.nan])
+    (moved,) = run(reading, "between", dtype, grad, -0.5, 1.0)
+    np.testing.assert_array_equal(moved, np.clip(grad, -0.5, 1.0))
     norm = np.array([0.0, 0.5, 4.0, np.inf, np.nan])
     (factor,) = run(reading, "norm_clip", dtype, norm, 2.0)
     expected = np.array([1, 1, 2 / (4 + 1e-6), 0, np.nan])

@@ -18,6 +18,7 @@ from ..contract import (
     Loss,
     Plan,
     Predictor,
+    Run,
     documented_by,
 )
 from ..formulas import UpdateFormula
@@ -255,13 +256,13 @@ class CupyBackend:
             call = operations.gather(np.int32(len(out)), source, order, result)
             self._do(call if rows is None else call.naming({"rows": rows}))
 
-    def permutation(self, seed: int, epoch: int, count: int) -> np.ndarray:
-        return self._host.permutation(seed, epoch, count)
+    def permutation(self, seed: int, epoch: int, count: int, epochs: int = 1) -> np.ndarray:
+        return self._host.permutation(seed, epoch, count, epochs)
 
     def draws(self, seed: int, epoch: int, population: int, count: int) -> np.ndarray:
         return self._host.draws(seed, epoch, population, count)
 
-    def start(self, plan: Plan, binding: Binding) -> CupyRun:
+    def start(self, plan: Plan, binding: Binding, spare: Run | None = None) -> CupyRun:
         return CupyRun(plan, binding, self._device)
 
     def predictor(self, plan: Plan, arrays: Mapping[str, np.ndarray]) -> Predictor:

@@ -20,6 +20,7 @@ from ..contract import (
     Dropout,
     Loss,
     Plan,
+    Run,
     check_precision,
     documented_by,
 )
@@ -38,7 +39,7 @@ from .blocks import (
 )
 from .compiled import control
 from .elementwise import SOURCES
-from .extra import Learned, loss_words, map_words
+from .extra import Learned, loss_words, map_words, signed
 from .machine import available_threads
 from .matmul import product
 from .operations import apply, apply_by_blocks, by_columns, by_parts, by_rows
@@ -521,22 +522,37 @@ class NumbaBackend:
 
     # -- random numbers --
 
-    def permutation(self, seed: int, epoch: int, count: int) -> np.ndarray:
-        order = np.arange(count, dtype=np.int64)
-        words = _words(seed, epoch, SHUFFLE_STREAM, count)
-        control("shuffle", "permute", "pip")(order.ctypes.data, count, words.ctypes.data)
-        return order
+    def permutation(self, seed: int, epoch: int, count: int, epochs: int = 1) -> np.ndarray:
+        orders = np.empty(epochs * count, np.int64)
+        words = _room_for_words(count)
+        control("shuffle", "permute", "piipiiii")(
+            orders.ctypes.data,
+            count,
+            epochs,
+            words.ctypes.data,
+            library.philox(),
+            signed(seed),
+            epoch,
+            SHUFFLE_STREAM,
+        )
+        return orders
 
     def draws(self, seed: int, epoch: int, population: int, count: int) -> np.ndarray:
-        numbers = _words(seed, epoch, DRAW_STREAM, count).astype(np.uint64)
+        words, blocks = _room_for_words(count), -(-count // 4)
+        arguments = words.ctypes.data, blocks, 0, signed(seed), epoch, DRAW_STREAM
+        apply(library.philox(), *arguments)
+        numbers = words[:count].astype(np.uint64)
         numbers *= np.uint64(population)
         numbers >>= np.uint64(32)
         return numbers.view(np.int64)
 
     # -- runs --
 
-    def start(self, plan: Plan, binding: Binding) -> NumbaRun:
+    def start(self, plan: Plan, binding: Binding, spare: Run | None = None) -> NumbaRun:
         check_precision(plan.precision, plan.dtype, self.name)
+        if isinstance(spare, NumbaRun) and spare.takes(plan, binding):
+            spare.bind(binding)
+            return spare
         return NumbaRun(plan, binding)
 
     def predictor(self, plan: Plan, arrays: Mapping[str, np.ndarray]) -> Predictor:
@@ -620,10 +636,6 @@ def _check_index(index: np.ndarray | None, population: int, rows: int) -> None:
         )
 
 
-def _words(seed: int, epoch: int, stream: int, count: int) -> np.ndarray:
-    """The first ``count`` words (uint32) of a stream of random numbers."""
-    blocks = -(-count // 4)
-    words = np.empty(4 * memory.padded(blocks, "float32"), np.uint32)
-    signed_seed = ctypes.c_int64(seed).value
-    apply(library.philox(), words.ctypes.data, blocks, 0, signed_seed, epoch, stream)
-    return words[:count]
+def _room_for_words(count: int) -> np.ndarray:
+    """Where the kernel of random numbers may put ``count`` words, by whole vectors of blocks."""
+    return np.empty(4 * memory.padded(-(-count // 4), "float32"), np.uint32)

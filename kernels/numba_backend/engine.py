@@ -70,6 +70,27 @@ def address(typing_context, words, place):
     return types.int64(words, types.int64), codegen
 
 
+@intrinsic
+def load(typing_context, place):
+    """The 64-bit word at an address."""
+
+    def codegen(context, builder, signature, values):
+        return builder.load(builder.inttoptr(values[0], ir.IntType(64).as_pointer()))
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def store(typing_context, place, word):
+    """Set the 64-bit word at an address."""
+
+    def codegen(context, builder, signature, values):
+        builder.store(values[1], builder.inttoptr(values[0], ir.IntType(64).as_pointer()))
+        return context.get_dummy_value()
+
+    return types.none(types.int64, types.int64), codegen
+
+
 @inline
 def barrier(p, control, threads):
     """Wait until every thread of the run is here."""
@@ -383,9 +404,8 @@ def _weights(p, o, control, me, threads, at):
         _sweep(p, o, me, threads, at)
         return
     inner, columns = p[o + t.INNER], p[o + t.COLUMNS]
-    panels = panel_count(p, columns)
-    blocks = (inner + t.UNIT_ROWS - 1) // t.UNIT_ROWS
-    unit_rows = vector_count(p, (inner + blocks - 1) // blocks) << p[t.LANES_SHIFT]
+    panels, blocks = panel_count(p, columns), _blocks(inner)
+    unit_rows = _unit_rows(p, inner, blocks)
     work, end = share(panels * blocks, blocks if p[o + t.BY_COLUMNS] else 1, me, threads)
     if p[o + t.OUTER] and at.rows == p[o + t.OUTER_ROWS]:
         _outer(p, o, work, end, blocks, unit_rows, at)
@@ -395,6 +415,18 @@ def _weights(p, o, control, me, threads, at):
     while work < end:
         _unit(p, o, work // blocks, work % blocks, blocks, unit_rows, at)
         work = _take(p, o, control, at) if p[t.SHARES_AS_IT_GOES] else work + 1
+
+
+@inline
+def _blocks(inner):
+    """The units of a panel."""
+    return (inner + t.UNIT_ROWS - 1) // t.UNIT_ROWS
+
+
+@inline
+def _unit_rows(p, inner, blocks):
+    """Rows of a unit, but for the last of its panel, which has what is left."""
+    return vector_count(p, (inner + blocks - 1) // blocks) << p[t.LANES_SHIFT]
 
 
 @inline
@@ -536,6 +568,36 @@ def _squares(p, o, me, threads):
 
 
 @inline
+def _weight_squares(p, o, me, threads):
+    """Partial sums of the squares of a weight, and of its bias where that is decayed.
+
+    The units, and who takes them, are those of the weight's gradient: they lie in the cache of
+    that thread.
+    """
+    size, panel_columns = p[t.ITEMSIZE], p[t.PANEL]
+    inner, columns = p[o + t.INNER], p[o + t.COLUMNS]
+    blocks = _blocks(inner)
+    unit_rows = _unit_rows(p, inner, blocks)
+    work, end = share(panel_count(p, columns) * blocks, blocks if p[o + t.BY_COLUMNS] else 1, me,
+                      threads)
+    while work < end:
+        panel, block = work // blocks, work % blocks
+        width, begin = panel_width(p, columns, panel), block * unit_rows
+        last = inner + p[o + t.BIAS_DECAYED] if block == blocks - 1 else begin + unit_rows
+        offset = (panel * panel_columns * (inner + 1) + begin * width) * size
+        call(p[o + t.KERNEL], p[o + t.WEIGHT] + offset, (last - begin) * width,
+             p[o + t.PARTIALS] + work * size)
+        work += 1
+
+
+@inline
+def _square_sum(p, o, at):
+    """Record the sum of a step's partial sums of squares; for the thread that keeps the record."""
+    out = p[t.SQUARE_SUMS] + at.step_in_run * p[t.RECORD_STEP]
+    call(p[t.TOTAL_KERNEL], p[o + t.PARTIALS], p[o + t.COLUMNS], out, 0, p[t.ONES])
+
+
+@inline
 def _flat_update(p, o, me, threads, step):
     """One optimizer step on a vector of parameters that no product reads."""
     begin, end = share(p[o + t.COLUMNS], p[t.LANES], me, threads)
@@ -573,8 +635,8 @@ def _operate(p, o, control, me, threads, at):
         if at.chunk == 0:
             _transpose(p, o, me, threads)
     elif operation == t.WEIGH:
-        # without weights it is the same for all steps but a short last one
-        if at.chunk == 0 and (p[o + t.A] or at.step_in_run == 0
+        # without weights it is the same for all steps of an epoch but a short last one
+        if at.chunk == 0 and (p[o + t.A] or at.step_in_run == 0 or at.step == 0
                               or at.rows_in_step < p[t.BATCH]):
             call(p[o + t.KERNEL], p[o + t.A], p[o + t.B], at.first, at.rows_in_step,
                  p[t.BATCH_SCALE])
@@ -583,6 +645,12 @@ def _operate(p, o, control, me, threads, at):
             return False
     elif operation == t.SQUARES:
         _squares(p, o, me, threads)
+    elif operation == t.WEIGHT_SQUARES:
+        if at.chunk == 0:
+            _weight_squares(p, o, me, threads)
+    elif operation == t.SQUARE_SUM:
+        if at.chunk == 0 and me == 0:
+            _square_sum(p, o, at)
     elif operation == t.CLIP:
         if me == 0:
             call(p[o + t.KERNEL], p[o + t.PARTIALS], p[o + t.COLUMNS], p[o + t.A],
@@ -670,6 +738,21 @@ def _late(p, control):
 
 
 @inline
+def _next_epoch(p, control):
+    """Go on to its part of the order and its dropout masks; for a run of one thread.
+
+    Scalars and record go on where those of the last epoch end: the first step of the run lies that
+    much further back.
+    """
+    move, end = p[t.MOVES], p[t.MOVES] + 16 * p[t.MOVE_COUNT]
+    while move < end:
+        store(load(move), load(load(move)) + load(move + 8))
+        move += 16
+    control[t.FIRST_STEP] -= control[t.LAST_STEP]
+    control[t.EPOCHS] -= 1
+
+
+@inline
 def run(p, control, me, threads):
     """Walk the program from the step and chunk in ``control`` until its end or the deadline.
 
@@ -709,6 +792,9 @@ def run(p, control, me, threads):
             status = t.STOPPED
         step, chunk = (step + 1, 0) if step_ends else (step, chunk + 1)
         primed = has_next
+        if step == last_step and control[t.EPOCHS]:
+            _next_epoch(p, control)
+            step = 0
     if status == t.STOPPED and step == last_step:
         status = t.RUNNING_ON
     bell, rung = control[t.BELL], control[t.RUNG]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -22,11 +23,14 @@ MAP_PER_LEARNED = 3
     LOSS_ROWS,
     LOSS_HITS,
     LOSS_SETTING,
-) = range(7)
+    LOSS_LOW,
+    LOSS_HIGH,
+) = range(9)
 """Words of a loss: addresses of the index (or null), the targets, their leading dimension, the
-sample weights (or null), the outputs a row; then one number: the label smoothing of a
-cross-entropy, or 1 / columns for an elementwise loss."""
-_LOSS_WORDS = 7
+sample weights (or null), the outputs a row; then numbers: the label smoothing of a cross-entropy,
+or the share that each output of an elementwise loss has in its row's; and the limits of what is
+recorded, for kernels that know of any."""
+_LOSS_WORDS = 9
 
 
 class Learned(NamedTuple):
@@ -41,8 +45,8 @@ def map_words(dtype: str, dropout: Dropout | None, learned: Sequence[Learned] = 
     """The words of a map with dropout or learned parameters."""
     words = np.zeros(MAP_LEARNED + MAP_PER_LEARNED * len(learned), np.int64)
     if dropout is not None:
-        words[MAP_SEED] = np.uint64(dropout.seed).view(np.int64)
-        words[MAP_STREAM], words[MAP_THRESHOLD] = dropout.stream, dropout.threshold
+        words[MAP_SEED], words[MAP_STREAM] = signed(dropout.seed), dropout.stream
+        words[MAP_THRESHOLD] = dropout.threshold
         _put_number(words, MAP_SCALE, dropout.scale, dtype)
     words[MAP_LEARNED:] = np.ravel(learned)
     return words
@@ -63,9 +67,17 @@ def loss_words(
     words = np.zeros(_LOSS_WORDS, np.int64)
     words[LOSS_TARGETS], words[LOSS_TARGET_LD] = targets, target_ld
     words[LOSS_WEIGHTS], words[LOSS_ROWS], words[LOSS_HITS] = weights, row_losses, row_hits
-    setting = loss.smoothing if loss.formula is None else 1.0 / max(1, columns)
+    setting = loss.smoothing if loss.formula is None else loss.share(columns)
     _put_number(words, LOSS_SETTING, setting, dtype)
+    if loss.limits is not None:
+        _put_number(words, LOSS_LOW, loss.limits[0], dtype)
+        _put_number(words, LOSS_HIGH, loss.limits[1], dtype)
     return words
+
+
+def signed(seed: int) -> int:
+    """The signed word with the bits of a seed below 2**64."""
+    return ctypes.c_int64(seed).value
 
 
 def _put_number(words: np.ndarray, place: int, value: float, dtype: str) -> None:

@@ -78,10 +78,10 @@ class Layout:
                 total += -(-size // line) * line
             self.trained = self.trained or total
         slots = len(plan.update.slots) if plan.update else 0
-        stores = any(row.op in ("norm", "update") for row in (*plan.chunk, *plan.step))
         self._weights = self.zeros(0 if self._in_place else total)
         self._slots = [self.zeros(self.trained) for _ in range(slots)]
-        self._grads = self.zeros(self.trained if stores or self._binding.grads else 0)
+        stores = plan.stores_gradients or self._binding.grads
+        self._grads = self.zeros(self.trained if stores else 0)
         bases = [] if self._in_place else [self._weights, *self._slots]
         self._parts = {
             name: [self._part(base, name) for base in bases if begin < base.size]
@@ -105,6 +105,10 @@ class Layout:
         }
         self._copies.append(other)
         return other
+
+    def bind(self, binding: Binding) -> None:
+        """Load from, and store to, the arrays of another binding of the plan."""
+        self._binding = binding
 
     # -- memory --
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..alignment import ALIGNMENT
 from .machine import target
+from .table import UNIT_ROWS
 
 
 def padded(columns: int, dtype: str) -> int:
@@ -45,6 +46,11 @@ def panels_evenly(columns: int, dtype: str, threads: int) -> bool:
 def panel_size(inputs: int, outputs: int, dtype: str) -> int:
     """Elements of the panels of an (I, O) weight with its bias row."""
     return (inputs + 1) * padded(outputs, dtype)
+
+
+def unit_count(inputs: int, outputs: int, dtype: str) -> int:
+    """Units of an (I, O) weight, in which its gradient is made."""
+    return panel_count(outputs, dtype) * -(-inputs // UNIT_ROWS)
 
 
 def panels(memory: np.ndarray, inputs: int, outputs: int) -> Iterator[tuple[slice, np.ndarray]]:

@@ -53,7 +53,7 @@ class Program:
         What the engine walks, for each thread.
     counters : int
         Words that the engine wants, twice, to count what threads have taken.
-    losses, hits : ndarray
+    losses, hits, squares : ndarray
         The record, a place for each step; grown by :meth:`begin`.
     """
 
@@ -67,7 +67,7 @@ class Program:
         self._order: np.ndarray | None = None
         self._order_words: list[tuple[np.ndarray, int]] = []
         self._translate(in_place)
-        self.losses = self.hits = np.zeros(0, plan.dtype)
+        self.losses = self.hits = self.squares = np.zeros(0, plan.dtype)
 
     def _translate(self, in_place: bool) -> None:
         """A table for each thread; all have the same operations, on what they share or own."""
@@ -93,6 +93,36 @@ class Program:
             self._table(*parts[number if own else 0], number, in_place)
             for number in range(binding.threads)
         ]
+        self._moves = self._moves_of_epochs()
+        first = self.tables[0]
+        first[t.MOVES], first[t.MOVE_COUNT] = self._moves.ctypes.data, len(self._moves)
+
+    def _moves_of_epochs(self) -> np.ndarray:
+        """What differs from epoch to epoch, (words, 2): addresses, and what is added to each.
+
+        First the addresses of orders, which are moved by the length of one.
+        """
+        orders = [(words[place:].ctypes.data, 0) for words, place in self._order_words]
+        drops = [dropping.move for dropping in self._droppings]
+        return np.array([*orders, *drops], np.int64).reshape(-1, 2)
+
+    def takes(self, plan: Plan, binding: Binding) -> bool:
+        """Whether :meth:`bind` will do for a run of a plan over these data."""
+        mine = self._binding
+        return (
+            binding.x is mine.x
+            and binding.targets is mine.targets
+            and binding.weights is mine.weights
+            and binding.out is mine.out
+            and binding.threads == mine.threads
+            and binding.grads.keys() == mine.grads.keys()
+            and with_sweep(plan, binding) == self._plan
+        )
+
+    def bind(self, binding: Binding) -> None:
+        """Work for other parameters, slots and seed, over the same data."""
+        self._binding = binding
+        self._layout.bind(binding)
 
     def load(self) -> None:
         """Take parameters, constants and slots from the arrays of the binding."""
@@ -112,21 +142,22 @@ class Program:
         epoch: int,
         steps: int,
     ) -> None:
-        """Get an epoch ready, or what is left of it: ``steps`` steps; see the contract's Run."""
+        """Get epochs ready, or what is left of one: ``steps`` steps; see the contract's Run."""
         for table in self.tables:
             table[t.SAMPLES] = samples
-        self._set_order(order)
+        self._set_order(order, samples)
         for dropping in self._droppings:
-            dropping.set_epoch(epoch)
+            dropping.set_epoch(epoch, self._binding.seed)
         if scalars is not None:
             self._set_scalars(scalars)
         self._make_room(steps)
 
-    def _set_order(self, order: np.ndarray | None) -> None:
+    def _set_order(self, order: np.ndarray | None, samples: int) -> None:
         self._order = order
         address = 0 if order is None else order.ctypes.data
         for words, place in self._order_words:
             words[place] = address
+        self._moves[: len(self._order_words), 1] = 0 if order is None else samples * order.itemsize
 
     def _set_scalars(self, scalars: np.ndarray) -> None:
         """Use these optimizer scalars, (steps, 2, S), with the limit of clipping behind them."""
@@ -143,9 +174,10 @@ class Program:
         """Make the record long enough; the first thread's table has it."""
         if steps <= self.losses.size:
             return
-        self.losses, self.hits = (self._layout.zeros(steps) for _ in range(2))
+        self.losses, self.hits, self.squares = (self._layout.zeros(steps) for _ in range(3))
         self.tables[0][t.LOSSES] = self.losses.ctypes.data
         self.tables[0][t.HITS] = self.hits.ctypes.data
+        self.tables[0][t.SQUARE_SUMS] = self.squares.ctypes.data
 
     # -- the table --
 
@@ -200,6 +232,7 @@ class Program:
             t.SCRATCH: layout.zeros(unit).ctypes.data,
             t.LOSSES: layout.number(0.0),
             t.HITS: layout.number(0.0),
+            t.SQUARE_SUMS: layout.number(0.0),
             t.RECORD_STEP: 0 if thread else layout.itemsize,
             t.CLOCK: support["clock"],
             t.TOTAL_KERNEL: library.plain(plan.dtype, "total") if plan.loss else 0,

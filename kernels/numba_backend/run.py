@@ -24,14 +24,25 @@ class NumbaRun:
         self._run = control("engine", "run", "ppii")
         self.plan, self.threads = plan, binding.threads
         self._program = Program(plan, binding)
+        self.takes_epochs = self.threads == 1
         self._tables = [table.ctypes.data for table in self._program.tables]
         self._control = aligned(t.CONTROL + 2 * self._program.counters, "int64")
+        self._first_step = 0
+        self.load()
+
+    def takes(self, plan: Plan, binding: Binding) -> bool:
+        """Whether :meth:`bind` will do for a run of a plan over these data."""
+        return self._program.takes(plan, binding)
+
+    def bind(self, binding: Binding) -> None:
+        """Work for other parameters, slots and seed, over the same data."""
+        self._program.bind(binding)
         self.load()
 
     @property
     def step(self) -> int:
-        """The step at which the epoch stands."""
-        return int(self._control[t.STEP])
+        """Where the run stands."""
+        return self._first_step + self._since_begin()
 
     def begin(
         self,
@@ -40,10 +51,13 @@ class NumbaRun:
         scalars: np.ndarray | None,
         epoch: int = 0,
         first_step: int = 0,
+        epochs: int = 1,
     ) -> None:
         steps = -(-samples // self.plan.batch_rows)
         words = self._control
-        self._program.begin(order, samples, scalars, epoch, steps - first_step)
+        self._program.begin(order, samples, scalars, epoch, epochs * steps - first_step)
+        self._first_step = first_step
+        words[t.EPOCHS] = epochs - 1
         words[t.STEP] = words[t.FIRST_STEP] = first_step
         words[t.CHUNK], words[t.LAST_STEP], words[t.STATUS] = 0, steps, t.RUNNING_ON
         words[t.PRIMED] = words[t.NEXT_OPERATION] = 0
@@ -67,9 +81,15 @@ class NumbaRun:
     def hits(self) -> np.ndarray:
         return self._program.hits[: self._done()].copy()
 
+    def squares(self) -> np.ndarray:
+        return self._program.squares[: self._done()].copy()
+
     def _done(self) -> int:
-        words = self._control
-        return int(words[t.STEP] - words[t.FIRST_STEP] + (words[t.STATUS] == t.DIVERGED))
+        return self._since_begin() + int(self._control[t.STATUS] == t.DIVERGED)
+
+    def _since_begin(self) -> int:
+        """Steps done; with each epoch, the first step lies further back."""
+        return int(self._control[t.STEP] - self._control[t.FIRST_STEP])
 
     def store(self) -> None:
         self._program.store()

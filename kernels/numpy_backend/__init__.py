@@ -13,6 +13,7 @@ from ..contract import (
     Binding,
     Plan,
     Predictor,
+    Run,
     check_precision,
     documented_by,
 )
@@ -38,7 +39,7 @@ class NumpyBackend(Operations):
     module: Any = np
     chunk_rows = CHUNK_ROWS
 
-    def start(self, plan: Plan, binding: Binding) -> NumpyRun:
+    def start(self, plan: Plan, binding: Binding, spare: Run | None = None) -> NumpyRun:
         check_precision(plan.precision, plan.dtype, self.name)
         return NumpyRun(plan, binding, self)
 
