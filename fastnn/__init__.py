@@ -47,6 +47,9 @@ if TYPE_CHECKING:
     from .layers import Softplus as Softplus
     from .layers import Standardize as Standardize
     from .layers import Tanh as Tanh
+    from .lifts.arrays import from_numpy as from_numpy
+    from .lifts.pytorch import from_torch as from_torch
+    from .lifts.scikit_learn import from_sklearn as from_sklearn
     from .loading import load as load
     from .losses import BCEWithLogitsLoss as BCEWithLogitsLoss
     from .losses import CrossEntropyLoss as CrossEntropyLoss
@@ -79,6 +82,9 @@ _NAMES = {
     "kernels.contract": "Backend",
     "layers": "Activation BatchNorm1d Dropout ELU Flatten GELU Identity LeakyReLU Linear PReLU ReLU"
     " SELU SiLU Sigmoid Softmax Softplus Standardize Tanh Layer",
+    "lifts.arrays": "from_numpy",
+    "lifts.pytorch": "from_torch",
+    "lifts.scikit_learn": "from_sklearn",
     "losses": "BCEWithLogitsLoss CrossEntropyLoss HuberLoss L1Loss Loss MSELoss PoissonNLLLoss",
     "loading": "load",
     "model": "Sequential",

@@ -57,7 +57,8 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> ValueError:
     ValueError("unknown optimizer 'adma': did you mean 'adam' or 'adamw'?")
     """
     names = sorted(known)
-    near = difflib.get_close_matches(str(name).lower(), names)
+    by_lower = {known.lower(): known for known in names}
+    near = [by_lower[found] for found in difflib.get_close_matches(str(name).lower(), by_lower)]
     if near:
         hint = f"did you mean {' or '.join(map(repr, near))}?"
     else:

@@ -524,6 +524,20 @@ def huber(
     return losses.HuberLoss(delta)(outputs, targets, sample_weight, out)
 
 
+def poisson(
+    outputs: ArrayLike,
+    targets: ArrayLike,
+    sample_weight: ArrayLike | None = None,
+    out: np.ndarray | None = None,
+) -> tuple[float, np.ndarray]:
+    """exp(output) - target output, for counts whose logarithm is predicted; see `mse`.
+
+    >>> poisson([[0.0]], [3.0])
+    (1.0, array([[-2.]]))
+    """
+    return losses.PoissonNLLLoss()(outputs, targets, sample_weight, out)
+
+
 # ---- dropout and normalisation ----
 
 
