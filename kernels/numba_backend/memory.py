@@ -69,18 +69,11 @@ def panels(memory: np.ndarray, inputs: int, outputs: int) -> Iterator[tuple[slic
         yield columns, panel[:, : columns.stop - begin]
 
 
-def pack(memory: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> None:
-    """Copy an (I, O) weight and its bias into panels."""
+def counterparts(
+    memory: np.ndarray, weight: np.ndarray, bias: np.ndarray | None
+) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """Views of panels beside those of the (I, O) weight and bias that they hold; None for zeros."""
     inputs, outputs = weight.shape
     for columns, panel in panels(memory, inputs, outputs):
-        panel[:inputs] = weight[:, columns]
-        panel[inputs] = 0 if bias is None else bias[columns]
-
-
-def unpack(memory: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> None:
-    """Copy panels back."""
-    inputs, outputs = weight.shape
-    for columns, panel in panels(memory, inputs, outputs):
-        weight[:, columns] = panel[:inputs]
-        if bias is not None:
-            bias[columns] = panel[inputs]
+        yield panel[:inputs], weight[:, columns]
+        yield panel[inputs], None if bias is None else bias[columns]
