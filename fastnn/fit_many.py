@@ -314,11 +314,11 @@ def _train(sessions: list[Session], progress: bool | None) -> None:
     threads = 1 if backend.name == "cupy" else min(backends.get_num_threads(), len(sessions))
     total = sum(session.updates for session in sessions)
     with backends.use_backend(backend.name), Progress(progress, total) as bar:
-        crew, pool = _Crew(sessions, bar), ThreadPoolExecutor(threads, "fastnn")
+        crew, pool = _Crew(sessions, bar), ThreadPoolExecutor(threads, "fit_many")
         try:
-            futures = [
-                pool.submit(contextvars.copy_context().run, crew.work) for _ in range(threads)
-            ]
+            with interrupts_later():  # a thread that is being started would not be waited for
+                contexts = [contextvars.copy_context() for _ in range(threads)]
+                futures = [pool.submit(context.run, crew.work) for context in contexts]
             wait(futures, return_when=FIRST_EXCEPTION)
         finally:
             crew.stopped = True
