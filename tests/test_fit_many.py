@@ -188,6 +188,25 @@ def test_the_number_of_threads_changes_no_bit(threads):
         assert_as_by_fit(model, other)
 
 
+def test_networks_that_differ_in_a_setting_keep_it():
+    def networks():
+        linear, last = (INPUTS, HIDDEN), (HIDDEN, CLASSES)
+        parts = [
+            fastnn.Dropout(0.2), fastnn.Dropout(0.5), fastnn.BatchNorm1d(HIDDEN),
+            fastnn.BatchNorm1d(HIDDEN, eps=0.1), fastnn.BatchNorm1d(HIDDEN, momentum=0.5),
+            fastnn.LeakyReLU(0.1), fastnn.LeakyReLU(0.2), fastnn.PReLU(), fastnn.PReLU(HIDDEN),
+            fastnn.Activation(lambda m, x: 0.1 * x, name="scale"),
+            fastnn.Activation(lambda m, x: 0.2 * x, name="scale"),
+        ]  # fmt: skip
+        return [fastnn.Sequential(fastnn.Linear(*linear), p, fastnn.Linear(*last)) for p in parts]
+
+    models, expected = networks(), networks()
+    fastnn.fit_many(models, X, Y, epochs=2, batch_size=8)
+    one_by_one(expected, X, Y, epochs=2, batch_size=8)
+    for model, other in zip(models, expected, strict=True):
+        assert_same_state(model, other)
+
+
 def test_training_goes_on_where_the_last_call_ended():
     models, expected = assorted(), assorted()
     for epochs in (2, 3):
