@@ -99,7 +99,9 @@ class Session:
         self.optimizer.check_free_for(model)
         self.schedule = as_schedule(terms.schedule, max(terms.epochs, 1))
         self.metrics = named_metrics(terms.metrics, data.loss)
-        self.validation = validation and Evaluation(model, validation, terms.metrics)
+        self.validation = (
+            None if validation is None else Evaluation(model, validation, terms.metrics)
+        )
         self.stopping = Watch(early_stopping, self.validation is not None)
         self.saved = self._read_checkpoint() if terms.resume else None
         if self.optimizer.epochs + terms.epochs > _MOST_EPOCHS:

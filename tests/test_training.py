@@ -983,7 +983,7 @@ def test_ctrl_c_among_epochs_in_one_go_keeps_the_history_of_those_that_ended():
 
     def interrupting(epoch):
         rates.append(0.01)
-        if len(rates) == 5000:  # before the second time that epochs are begun, or in its midst
+        if len(rates) == 5000:  # in the midst of some of the epochs that are trained in one go
             threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
         return rates[-1]
 
