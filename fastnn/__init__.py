@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .backend import set_num_threads as set_num_threads
     from .backend import use_backend as use_backend
     from .early_stopping import EarlyStopping as EarlyStopping
+    from .fit_many import fit_many as fit_many
     from .gradient_check import check_gradients as check_gradients
     from .history import History as History
     from .kernels.contract import Backend as Backend
@@ -75,6 +76,7 @@ _MODULES = ("data", "functional", "init", "metrics", "schedules")
 _NAMES = {
     "backend": "get_backend get_num_threads set_backend set_num_threads use_backend",
     "early_stopping": "EarlyStopping",
+    "fit_many": "fit_many",
     "gradient_check": "check_gradients",
     "history": "History",
     "kernels.contract": "Backend",

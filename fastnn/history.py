@@ -19,6 +19,8 @@ class History(Mapping[str, list[float]]):
         With ``history="update"``: "loss" and "lr" of every update.
     stopped_early : bool
         Whether early stopping or a callback ended the training.
+    diverged : str or None
+        What :class:`DivergedError` says, where the loss did not stay finite.
 
     Examples
     --------
@@ -32,6 +34,7 @@ class History(Mapping[str, list[float]]):
         self._lists: dict[str, list[float]] = {}
         self.updates: dict[str, list[float]] = {}
         self.stopped_early = False
+        self.diverged: str | None = None
 
     def add(self, logs: Mapping[str, float]) -> None:
         """Append an epoch.

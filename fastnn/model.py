@@ -21,7 +21,9 @@ from .kernels.contract import DTYPES, FEW_ROWS, Backend, Binding, Parameter, Pla
 from .layers import Activation, Flatten, Layer, Sigmoid, Softmax
 from .losses import BCEWithLogitsLoss, CrossEntropyLoss, Loss
 from .plan import Training, can_lower, lower
+from .runs import Runs
 from .training import fit
+from .training_data import TrainingData
 
 _MOST_LAYERS = 256
 """Dropout counters have 8 bits for the layer."""
@@ -372,9 +374,9 @@ class Sequential:
             ``{"loss": ..., "accuracy": ...}``
         """
         chosen = losses.as_loss(loss or self.loss, y)
-        evaluation = Evaluation(self, X, y, chosen, sample_weight, metrics)
+        evaluation = Evaluation(self, TrainingData(self, X, y, chosen, sample_weight), metrics)
         with self._backend_for(device, evaluation.data.x):
-            return evaluation.measure()
+            return evaluation.measure(Runs())
 
     def _measure(self, plan: Plan, binding: Binding) -> Any:
         """Run a plan that does not train over all rows; the finished run."""

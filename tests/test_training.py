@@ -733,7 +733,7 @@ def test_ctrl_c_between_two_steps_keeps_their_weights(moment, monkeypatch):
 
     monkeypatch.setattr(Progress, moment, interrupt)
     with pytest.raises(KeyboardInterrupt):
-        model.fit(x, y, epochs=10)
+        model.fit(x, y, epochs=10, callbacks=[lambda info: None])
     monkeypatch.undo()
     expected.fit(x, y, epochs=3)
     np.testing.assert_array_equal(model.arena.flat, expected.arena.flat)
