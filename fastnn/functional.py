@@ -700,12 +700,17 @@ def batch_norm_backward(
 
 
 _PRELU = Activation(ACTIVATIONS["prelu"])
-_PLAIN = {name: formula for name, formula in ACTIVATIONS.items() if not formula.learned}
+_PLAIN = {
+    name: Activation(formula) for name, formula in ACTIVATIONS.items() if not formula.learned
+}
 
 
 def _activation(name: str, **settings: float) -> Activation:
     """An activation by name, its settings checked."""
-    formula = checks.lookup("activation", name, _PLAIN)
+    plain = checks.lookup("activation", name, _PLAIN)
+    if not settings:
+        return plain
+    formula = plain.formula
     for setting, value in settings.items():
         if setting not in formula.settings:
             raise checks.unknown_name(f"setting of {name}", setting, formula.settings)

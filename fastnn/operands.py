@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import arrays
+from .kernels import contract
 
-_DTYPES = (np.dtype("float32"), np.dtype("float64"))
+DTYPES = tuple(map(np.dtype, contract.DTYPES))
+"""What operations compute in."""
 
 
 def together(**values: ArrayLike) -> list[np.ndarray]:
@@ -36,7 +38,7 @@ def together(**values: ArrayLike) -> list[np.ndarray]:
     """
     first = next(iter(values.values()))
     dtype = first.dtype if isinstance(first, np.ndarray) else None
-    if dtype in _DTYPES and all(
+    if dtype in DTYPES and all(
         type(value) is np.ndarray and value.dtype == dtype for value in values.values()
     ):
         return [_rows(array, dtype) for array in values.values()]
@@ -54,7 +56,7 @@ def _converted(values: dict[str, ArrayLike]) -> list[np.ndarray]:
                 f" (shape {array.shape})"
             )
     is_double = any(a.dtype.kind == "f" and a.dtype.itemsize == 8 for a in given.values())
-    return [_rows(array, _DTYPES[is_double]) for array in given.values()]
+    return [_rows(array, DTYPES[is_double]) for array in given.values()]
 
 
 def _rows(array: Any, dtype: np.dtype) -> Any:
@@ -176,4 +178,6 @@ def apart(
 
 def same_place(array: Any, other: Any) -> bool:
     """Whether two arrays of one shape are the same elements in memory."""
-    return arrays.address(array) == arrays.address(other) and array.strides == other.strides
+    return array is other or (
+        arrays.address(array) == arrays.address(other) and array.strides == other.strides
+    )
