@@ -481,13 +481,15 @@ def test_copies(copied):
     X, y = data("multiclass")
     first = estimators("multiclass", dropout=0.25, class_weight="balanced", n_threads=1)[1]
     first.fit(X, y)
-    first.predict(X[:1])
+    first.predict_proba(X[:1])
     other = copied(first)
     assert other.get_params() == first.get_params()
     if hasattr(other, "coefs_"):
-        np.testing.assert_array_equal(other.predict(X), first.predict(X))
-        other.partial_fit = None  # it is another object
-        assert first.partial_fit is not None
+        np.testing.assert_array_equal(other.predict_proba(X), first.predict_proba(X))
+        before = first.predict_proba(X)
+        other.coefs_[0][:] = 0
+        assert np.abs(other.predict_proba(X[:2]) - before[:2]).max() > 1e-3
+        np.testing.assert_array_equal(first.predict_proba(X), before)
     else:
         other.fit(X, y)
         np.testing.assert_array_equal(other.coefs_[0], first.coefs_[0])

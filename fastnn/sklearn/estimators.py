@@ -66,7 +66,7 @@ class _Swapped(network.BaseMultilayerPerceptron):
         samples = extras.weighted_by_class(self, samples, incremental)
         validation = extras.validation_samples(self, self._validation_data)
         if not self.loss_curve_:
-            vars(self).pop("validation_loss_curve_", None)
+            self.__dict__.pop("validation_loss_curve_", None)
         if validation is not None and not hasattr(self, "validation_loss_curve_"):
             self.validation_loss_curve_: list[float] = []
         if self._dropout_of_layers() and not (incremental and hasattr(self, "_optimizer")):
