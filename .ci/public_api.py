@@ -94,6 +94,10 @@ history = model.fit(
 assert_type(history, fastnn.History)
 assert_type(history["loss"], list[float])
 assert_type(model.evaluate(*test), dict[str, float])
+histories = fastnn.fit_many(
+    [model], X, y, optimizers=[optimizers[0]], seeds=[1], early_stopping=3, epochs=2
+)
+assert_type(histories, list[fastnn.History])
 predictions: NDArray[Any] = model.predict(X)
 probabilities: NDArray[Any] = model.predict_proba(X)
 try:
@@ -113,7 +117,17 @@ optimizers[1].step(model)
 optimizers[2].step([np.zeros(3)], [np.ones(3)])
 assert_type(fastnn.check_gradients(model, X, y, loss="cross_entropy"), dict[str, float])
 products: NDArray[Any] = functional.linear(X, np.zeros((64, 3)), np.zeros(3), activation="relu")
+functional.adam_update(np.ones(3), np.ones(3), np.zeros(3), np.zeros(3), lr=0.1, step=1)
 weight: NDArray[Any] = init.he_normal(np.random.default_rng(0), (64, 3))
+
+# Networks of other libraries
+
+lifted = fastnn.from_numpy([(np.ones((4, 2)), None)], activations=["softmax"])
+assert_type(lifted, fastnn.Sequential)
+assert_type(fastnn.from_sklearn(lifted.to_sklearn()), fastnn.Sequential)
+assert_type(fastnn.from_torch(None), fastnn.Sequential)
+weights, names = lifted.to_numpy()
+assert_type(names, list[str])
 
 # Backends
 

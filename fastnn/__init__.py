@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .backend import set_num_threads as set_num_threads
     from .backend import use_backend as use_backend
     from .early_stopping import EarlyStopping as EarlyStopping
+    from .fit_many import fit_many as fit_many
     from .gradient_check import check_gradients as check_gradients
     from .history import History as History
     from .kernels.contract import Backend as Backend
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
     from .layers import Softplus as Softplus
     from .layers import Standardize as Standardize
     from .layers import Tanh as Tanh
+    from .lifts.arrays import from_numpy as from_numpy
+    from .lifts.pytorch import from_torch as from_torch
+    from .lifts.scikit_learn import from_sklearn as from_sklearn
     from .loading import load as load
     from .losses import BCEWithLogitsLoss as BCEWithLogitsLoss
     from .losses import CrossEntropyLoss as CrossEntropyLoss
@@ -72,11 +76,15 @@ _MODULES = ("data", "functional", "init", "metrics", "schedules")
 _NAMES = {
     "backend": "get_backend get_num_threads set_backend set_num_threads use_backend",
     "early_stopping": "EarlyStopping",
+    "fit_many": "fit_many",
     "gradient_check": "check_gradients",
     "history": "History",
     "kernels.contract": "Backend",
     "layers": "Activation BatchNorm1d Dropout ELU Flatten GELU Identity LeakyReLU Linear PReLU ReLU"
     " SELU SiLU Sigmoid Softmax Softplus Standardize Tanh Layer",
+    "lifts.arrays": "from_numpy",
+    "lifts.pytorch": "from_torch",
+    "lifts.scikit_learn": "from_sklearn",
     "losses": "BCEWithLogitsLoss CrossEntropyLoss HuberLoss L1Loss Loss MSELoss PoissonNLLLoss",
     "loading": "load",
     "model": "Sequential",

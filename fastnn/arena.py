@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
@@ -31,21 +34,26 @@ class Arena(Mapping[str, np.ndarray]):
         self.parameters = tuple(parameters)
         self.dtype = dtype
         ordered = sorted(self.parameters, key=lambda parameter: not parameter.decayed)
-        sizes = [int(np.prod(parameter.shape)) for parameter in ordered]
-        self.flat = aligned(sum(sizes), dtype)
+        sizes = [math.prod(parameter.shape) for parameter in ordered]
         self.decayed = sum(
             size for parameter, size in zip(ordered, sizes, strict=True) if parameter.decayed
         )
-        ends = np.cumsum([0, *sizes])
-        views = {
-            parameter.name: self.flat[begin:end].reshape(parameter.shape)
-            for parameter, begin, end in zip(ordered, ends, ends[1:], strict=False)
+        ends = dict(zip((p.name for p in ordered), itertools.accumulate(sizes), strict=True))
+        self._ends = [(p.name, ends[p.name], p.shape) for p in self.parameters]
+        self._lay_out(sum(sizes))
+
+    def _lay_out(self, size: int) -> None:
+        self.flat = aligned(size, self.dtype)
+        self._views = {
+            name: self.flat[end - math.prod(shape) : end].reshape(shape)
+            for name, end, shape in self._ends
         }
-        self._views = {parameter.name: views[parameter.name] for parameter in self.parameters}
 
     def like(self) -> Arena:
         """An arena of zeros with the same layout."""
-        return Arena(self.parameters, self.dtype)
+        other = copy.copy(self)
+        other._lay_out(self.flat.size)
+        return other
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self._views[name]

@@ -39,6 +39,7 @@ _chosen: contextvars.ContextVar[str | None] = contextvars.ContextVar("backend", 
 _process_choice: str | None = None
 _environment = os.environ.get("FASTNN_BACKEND")
 _threads: int | None = None
+_one_thread: contextvars.ContextVar[bool] = contextvars.ContextVar("one_thread", default=False)
 
 
 def get_backend(name: str | None = None) -> Backend:
@@ -286,8 +287,10 @@ def get_num_threads() -> int:
     """The most threads that a call may use.
 
     That of :func:`set_num_threads`, else ``FASTNN_NUM_THREADS``, else the cores that the affinity
-    mask and the container's quota grant.
+    mask and the container's quota grant. 1 where a thread already has whole networks to itself.
     """
+    if _one_thread.get():
+        return 1
     if _threads is not None:
         return _threads
     from .kernels.numba_backend.machine import available_threads
@@ -295,9 +298,22 @@ def get_num_threads() -> int:
     return available_threads().count
 
 
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Let what runs inside a ``with`` block take no further threads."""
+    token = _one_thread.set(True)
+    try:
+        yield
+    finally:
+        _one_thread.reset(token)
+
+
 def threads_for(plan: Plan) -> int:
     """Threads that pay for a plan: 1 where a step is too small to share."""
+    most = get_num_threads()
+    if most == 1:
+        return 1
     costs = [plan.cost(row) for row in plan.chunk]
     flops, touched = (sum(cost[part] for cost in costs) for part in range(2))
     is_small = flops < _SMALL_FLOPS and touched < _SMALL_BYTES
-    return 1 if is_small else get_num_threads()
+    return 1 if is_small else most

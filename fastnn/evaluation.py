@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from . import arrays
 from . import backend as backends
@@ -15,7 +14,8 @@ from . import metrics as metric_functions
 from .kernels.contract import Binding
 from .losses import Loss
 from .metrics import Metric
-from .plan import can_lower, lower
+from .plan import can_lower
+from .runs import Runs
 from .training_data import TrainingData
 
 if TYPE_CHECKING:
@@ -29,44 +29,38 @@ class Evaluation:
     Parameters
     ----------
     model : Sequential
-    X, y : array
-    loss : Loss
-    sample_weight : array (N,), optional
+    data : TrainingData
     metrics : iterable of str or callable, optional
         By default accuracy, where the loss has classes.
 
     Raises
     ------
     ValueError, TypeError
-        For data that do not fit, or an unknown metric.
+        For an unknown metric.
     """
 
     def __init__(
         self,
         model: Sequential,
-        X: ArrayLike,
-        y: ArrayLike,
-        loss: Loss,
-        sample_weight: ArrayLike | None = None,
+        data: TrainingData,
         metrics: Iterable[str | Metric] | None = None,
     ) -> None:
-        self.model = model
-        self.data = TrainingData(model, X, y, loss, sample_weight)
-        self.metrics = named_metrics(metrics, loss)
+        self.model, self.data = model, data
+        self.metrics = named_metrics(metrics, data.loss)
         self._run: Run | None = None
 
-    def measure(self) -> dict[str, float]:
-        """The values now, "loss" first."""
-        measure = self._by_plan if can_lower(self.data.layers) else self._by_layers
-        loss, accuracy = measure()
+    def measure(self, runs: Runs) -> dict[str, float]:
+        """The values now, "loss" first; the run for them is one of ``runs``."""
+        by_plan = can_lower(self.data.layers)
+        loss, accuracy = self._by_plan(runs) if by_plan else self._by_layers()
         return {"loss": loss} | measure_metrics(self.metrics, accuracy, self.model, self.data)
 
-    def _by_plan(self) -> tuple[float, float]:
+    def _by_plan(self, runs: Runs) -> tuple[float, float]:
         data, model = self.data, self.model
         rows = len(data.x)
         if self._run is None:
             backend = backends.get_backend()
-            plan = lower(
+            plan = runs.lower(
                 data.layers,
                 data.x.shape[1],
                 rows,
@@ -81,7 +75,7 @@ class Evaluation:
                 data.weights,
                 threads=backends.threads_for(plan),
             )
-            self._run = backend.start(plan, binding)
+            self._run = runs.start(backend, plan, binding)
         else:
             self._run.load()
         run_once(self._run, rows)
@@ -132,8 +126,9 @@ def measure_metrics(
             values[name] = accuracy
             continue
         if outputs is None:
-            outputs = arrays.to_host("outputs", model.predict(data.x))
-        value = function(outputs, data.y)
+            x, y = data.meant()
+            outputs = arrays.to_host("outputs", model.predict(x))
+        value = function(outputs, y)
         if np.ndim(value) or not isinstance(value, (numbers.Real, np.ndarray)):
             raise TypeError(f"the metric {name!r} gave {value!r}; expected a number")
         values[name] = float(value)

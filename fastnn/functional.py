@@ -524,6 +524,20 @@ def huber(
     return losses.HuberLoss(delta)(outputs, targets, sample_weight, out)
 
 
+def poisson(
+    outputs: ArrayLike,
+    targets: ArrayLike,
+    sample_weight: ArrayLike | None = None,
+    out: np.ndarray | None = None,
+) -> tuple[float, np.ndarray]:
+    """exp(output) - target output, for counts whose logarithm is predicted; see `mse`.
+
+    >>> poisson([[0.0]], [3.0])
+    (1.0, array([[-2.]]))
+    """
+    return losses.PoissonNLLLoss()(outputs, targets, sample_weight, out)
+
+
 # ---- dropout and normalisation ----
 
 
@@ -686,12 +700,17 @@ def batch_norm_backward(
 
 
 _PRELU = Activation(ACTIVATIONS["prelu"])
-_PLAIN = {name: formula for name, formula in ACTIVATIONS.items() if not formula.learned}
+_PLAIN = {
+    name: Activation(formula) for name, formula in ACTIVATIONS.items() if not formula.learned
+}
 
 
 def _activation(name: str, **settings: float) -> Activation:
     """An activation by name, its settings checked."""
-    formula = checks.lookup("activation", name, _PLAIN)
+    plain = checks.lookup("activation", name, _PLAIN)
+    if not settings:
+        return plain
+    formula = plain.formula
     for setting, value in settings.items():
         if setting not in formula.settings:
             raise checks.unknown_name(f"setting of {name}", setting, formula.settings)

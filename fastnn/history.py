@@ -19,6 +19,8 @@ class History(Mapping[str, list[float]]):
         With ``history="update"``: "loss" and "lr" of every update.
     stopped_early : bool
         Whether early stopping or a callback ended the training.
+    diverged : str or None
+        What :class:`DivergedError` says, where the loss did not stay finite.
 
     Examples
     --------
@@ -32,6 +34,7 @@ class History(Mapping[str, list[float]]):
         self._lists: dict[str, list[float]] = {}
         self.updates: dict[str, list[float]] = {}
         self.stopped_early = False
+        self.diverged: str | None = None
 
     def add(self, logs: Mapping[str, float]) -> None:
         """Append an epoch.
@@ -41,7 +44,11 @@ class History(Mapping[str, list[float]]):
         logs : mapping of str to float
             A value for each name.
         """
-        _extend(self._lists, {name: [value] for name, value in logs.items()})
+        self.add_epochs({name: [value] for name, value in logs.items()})
+
+    def add_epochs(self, logs: Mapping[str, Sequence[float]]) -> None:
+        """Append epochs: for each name the values of all of them."""
+        _extend(self._lists, logs)
 
     def add_updates(self, losses: Sequence[float], rates: Sequence[float]) -> None:
         """Append updates: the loss before each, and the learning rate that it was made with."""

@@ -6,6 +6,7 @@ Elementwise losses are means over the outputs of a row too.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -114,8 +115,9 @@ class Loss:
         if not len(z):
             raise ValueError("outputs has no rows")
         y = arrays.to_host("targets", targets)
-        prepared = self.targets(y, z.shape[1], z.dtype.name, len(z))
-        weights = weights_of(sample_weight, len(z), z.dtype.name)
+        dtype = z.dtype.name
+        prepared = self.targets(y, z.shape[1], dtype, len(z))
+        weights = weights_of(sample_weight, len(z), dtype)
         grad = operands.place(out, z.shape, z) if gradient else None
         (z,) = operands.apart([out], z, elementwise=True)
         (prepared,) = operands.apart([out], prepared)
@@ -137,7 +139,7 @@ class Loss:
 
         rows = len(outputs)
         total = float(rows) if weights is None else float(weights.sum(dtype=np.float64))
-        scale = float(NumpyMath("float64").evaluate(batch_scale, np.float64(total)))
+        scale = _scale(total)
         empty = arrays.module_of(outputs).empty
         row_losses, row_hits = (empty(rows, outputs.dtype) for _ in range(2))
         for_array(outputs).loss(
@@ -371,6 +373,12 @@ def from_configuration(configuration: Mapping[str, Any]) -> Loss | None:
     return make(**configuration["settings"]) if make else None
 
 
+@functools.lru_cache(maxsize=64)
+def _scale(total: float) -> float:
+    """One over the weight of a batch."""
+    return float(NumpyMath("float64").evaluate(batch_scale, np.float64(total)))
+
+
 def class_numbers(values: np.ndarray, classes: int) -> np.ndarray:
     """Class numbers as int64, checked to be whole and in range."""
     whole = values.dtype.kind == "f" and (np.mod(values, 1) == 0).all()
@@ -408,5 +416,5 @@ def weights_of(sample_weight: Any, rows: int, dtype: str) -> np.ndarray | None:
 def floating(name: str, values: ArrayLike) -> np.ndarray:
     """A matrix of float32 or float64 where it lies; other numbers become float32."""
     matrix = checks.matrix(name, arrays.as_array(name, values))
-    dtype = matrix.dtype if matrix.dtype.name in contract.DTYPES else np.dtype("float32")
+    dtype = matrix.dtype if matrix.dtype in operands.DTYPES else np.dtype("float32")
     return arrays.contiguous(matrix, dtype)

@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import arrays
+from .kernels import contract
 
-_DTYPES = (np.dtype("float32"), np.dtype("float64"))
+DTYPES = tuple(map(np.dtype, contract.DTYPES))
+"""What operations compute in."""
 
 
-def together(**values: ArrayLike) -> list[Any]:
+def together(**values: ArrayLike) -> list[np.ndarray]:
     """The arguments in one dtype, laid out as the operations take them; copied where needed.
 
     Parameters
@@ -34,16 +36,17 @@ def together(**values: ArrayLike) -> list[Any]:
     >>> together(x=[1, 2], grad=np.ones(2))
     [array([1., 2.]), array([1., 1.])]
     """
-    given = list(values.values())
-    dtypes = {value.dtype if type(value) is np.ndarray else None for value in given}
-    if len(dtypes) > 1 or not dtypes <= {*_DTYPES}:
-        given, dtypes = _converted(values)
-    (dtype,) = dtypes
-    return [_rows(array, dtype) for array in given]
+    first = next(iter(values.values()))
+    dtype = first.dtype if isinstance(first, np.ndarray) else None
+    if dtype in DTYPES and all(
+        type(value) is np.ndarray and value.dtype == dtype for value in values.values()
+    ):
+        return [_rows(array, dtype) for array in values.values()]
+    return _converted(values)
 
 
-def _converted(values: dict[str, ArrayLike]) -> tuple[list[Any], set[np.dtype]]:
-    """The arguments as arrays, and the one dtype that they are to have."""
+def _converted(values: dict[str, ArrayLike]) -> list[np.ndarray]:
+    """The same of arguments that may be anything."""
     arrays.require_same_place(**values)
     given = {name: arrays.as_array(name, value) for name, value in values.items()}
     for name, array in given.items():
@@ -53,7 +56,7 @@ def _converted(values: dict[str, ArrayLike]) -> tuple[list[Any], set[np.dtype]]:
                 f" (shape {array.shape})"
             )
     is_double = any(a.dtype.kind == "f" and a.dtype.itemsize == 8 for a in given.values())
-    return list(given.values()), {_DTYPES[is_double]}
+    return [_rows(array, DTYPES[is_double]) for array in given.values()]
 
 
 def _rows(array: Any, dtype: np.dtype) -> Any:
@@ -73,7 +76,7 @@ def as_it_lies(matrix: Any, transposed: bool) -> tuple[ArrayLike, bool]:
     return matrix, transposed
 
 
-def with_columns(x: ArrayLike, **vectors: ArrayLike) -> list[Any]:
+def with_columns(x: ArrayLike, **vectors: ArrayLike) -> list[np.ndarray]:
     """A matrix, and vectors with a number for each of its columns."""
     x, *numbers = together(x=x, **vectors)
     check_shape("x", x, (None, None))
@@ -146,7 +149,9 @@ def places(out: Any, shapes: Sequence[tuple[int, ...]], beside: Any) -> list[Any
     return results
 
 
-def apart(outs: Sequence[Any], *inputs: Any, elementwise: bool = False) -> list[Any]:
+def apart(
+    outs: Sequence[np.ndarray | None], *inputs: np.ndarray, elementwise: bool = False
+) -> list[np.ndarray]:
     """The inputs; copies of those that writing to ``outs`` would change before they are read.
 
     Parameters
@@ -173,4 +178,6 @@ def apart(outs: Sequence[Any], *inputs: Any, elementwise: bool = False) -> list[
 
 def same_place(array: Any, other: Any) -> bool:
     """Whether two arrays of one shape are the same elements in memory."""
-    return arrays.address(array) == arrays.address(other) and array.strides == other.strides
+    return array is other or (
+        arrays.address(array) == arrays.address(other) and array.strides == other.strides
+    )

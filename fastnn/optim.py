@@ -196,6 +196,14 @@ class Optimizer:
         """Whether the state is that of this model."""
         return self._model is not None and self._model() is model
 
+    def check_free_for(self, model: Sequential) -> None:
+        """Raise ValueError where the optimizer has been training something else than this model."""
+        if self._list_slots is not None or not (self._model is None or self.trains(model)):
+            raise ValueError(
+                "this optimizer has the state of something else that it trained; make a new one, "
+                "or call its reset()"
+            )
+
     def attach(self, model: Sequential) -> None:
         """Give this optimizer state for a model, or keep what it has for the same one.
 
@@ -204,11 +212,7 @@ class Optimizer:
         ValueError
             Where the optimizer has been training something else.
         """
-        if self._list_slots is not None or not (self._model is None or self.trains(model)):
-            raise ValueError(
-                "this optimizer has the state of something else that it trained; make a new one, "
-                "or call its reset()"
-            )
+        self.check_free_for(model)
         if self._model is None:
             self._model = weakref.ref(model)
             starts = self.formula.initial_slots(**self.settings)

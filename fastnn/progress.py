@@ -14,13 +14,13 @@ class Progress:
     ----------
     wanted : bool or None
         None shows it where standard error is a terminal.
-    total, done : int
-        Updates in all, and those of a training that goes on.
+    total : int
+        Updates in all.
     """
 
-    def __init__(self, wanted: bool | None, total: int, done: int) -> None:
+    def __init__(self, wanted: bool | None, total: int) -> None:
         self._wanted = sys.stderr.isatty() if wanted is None else wanted
-        self._total, self._done = total, done
+        self._total, self._done = total, 0
         self._bar: Any = None
 
     def __enter__(self) -> Progress:
@@ -29,6 +29,10 @@ class Progress:
     def __exit__(self, *exception: object) -> None:
         if self._bar is not None:
             self._bar.close()
+
+    def skip(self, updates: int) -> None:
+        """Count updates that a training which goes on has made before."""
+        self._done += updates
 
     def move(self, updates: int) -> None:
         """Count updates that were made."""

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from . import arrays, checkpoints, checks, optim
 from .early_stopping import EarlyStopping, Watch
 from .evaluation import Evaluation, measure_metrics, named_metrics
 from .history import EpochInfo, History
+from .kernels.interrupts import interrupts_later
 from .metrics import Metric
 from .progress import Progress
+from .runs import Runs
 from .schedules import Schedule, as_schedule
-from .steps import Setup, Steps, choose_steps
+from .steps import DivergedError, Setup, Steps, choose_steps
 from .training_data import Order, TrainingData
 
 if TYPE_CHECKING:
@@ -26,10 +29,37 @@ if TYPE_CHECKING:
 Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 _MOST_EPOCHS = 2**24
 """Dropout counters have 24 bits for the epoch."""
+_ROWS_AT_ONCE = 1 << 16
+"""Rows of epochs that are trained in one go, where nothing is looked at between them: their order
+takes half a megabyte."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the arguments of ``fit`` say, but for data, optimizer, seed and early stopping.
+
+    Checked as far as they can be without a network; the names are those of
+    :func:`fastnn.training.fit`.
+    """
+
+    epochs: int
+    shuffle: bool
+    sampling: str
+    schedule: Schedule | str | Callable[[int], float] | None
+    callbacks: Sequence[Callable[[EpochInfo], Any]]
+    clip_norm: float | None
+    clip_value: float | None
+    augment: Augment | None
+    metrics: Iterable[str | Metric] | None
+    keeps_updates: bool
+    checkpoint: Path | None
+    resume: bool
+    progress: bool | None
+    precision: str
 
 
 class Session:
-    """One call of ``fit``: everything is checked as it is made, before anything changes.
+    """One training: everything is checked as it is made, before anything changes.
 
     The backend must be the one in use, as it is made and as it runs.
 
@@ -37,10 +67,12 @@ class Session:
     ----------
     model : Sequential
     data : TrainingData
-    order : Order
+    terms : Terms
     backend : Backend
-    **arguments
-        Those of :func:`fastnn.training.fit` that are not in ``data`` or ``order``.
+    optimizer : Optimizer, str or None
+    seed : int
+    early_stopping : EarlyStopping, int or None
+    validation : TrainingData or None
 
     Raises
     ------
@@ -52,73 +84,40 @@ class Session:
         self,
         model: Sequential,
         data: TrainingData,
-        order: Order,
+        terms: Terms,
+        backend: Backend,
         *,
         optimizer: optim.Optimizer | str | None,
-        epochs: int,
-        validation_data: Sequence[ArrayLike] | None,
-        schedule: Schedule | str | Callable[[int], float] | None,
+        seed: int,
         early_stopping: EarlyStopping | int | None,
-        callbacks: Sequence[Callable[[EpochInfo], Any]],
-        clip_norm: float | None,
-        clip_value: float | None,
-        augment: Augment | None,
-        metrics: Iterable[str | Metric] | None,
-        keeps_updates: bool,
-        checkpoint: Path | None,
-        resume: bool,
-        progress: bool | None,
-        backend: Backend,
-        precision: str,
+        validation: TrainingData | None,
     ) -> None:
         data.check_normalisation()
-        self.model, self.data, self.order = model, data, order
-        self.backend, self.precision = backend, precision
-        self.epochs, self.callbacks, self.augment = epochs, callbacks, augment
+        self.model, self.data, self.terms, self.backend = model, data, terms, backend
+        self.order = Order(terms.shuffle, terms.sampling, checks.integer("seed", seed, at_least=0))
         self.optimizer = _choose_optimizer(model, optimizer)
-        self.schedule = as_schedule(schedule, max(epochs, 1))
-        self.clip_norm, self.clip_value = clip_norm, clip_value
-        self.metrics = named_metrics(metrics, data.loss)
-        self.validation = self._validation(validation_data, metrics)
+        self.optimizer.check_free_for(model)
+        self.schedule = as_schedule(terms.schedule, max(terms.epochs, 1))
+        self.metrics = named_metrics(terms.metrics, data.loss)
+        self.validation = (
+            None if validation is None else Evaluation(model, validation, terms.metrics)
+        )
         self.stopping = Watch(early_stopping, self.validation is not None)
-        self.keeps_updates, self.progress = keeps_updates, progress
-        self.checkpoint = checkpoint
-        if resume and checkpoint is None:
-            raise ValueError("resume=True needs checkpoint=, the file to go on from")
-        if checkpoint is not None and not checkpoint.parent.is_dir():
-            raise FileNotFoundError(f"checkpoint is {checkpoint}, in a folder that does not exist")
-        if checkpoint is not None and checkpoint.is_dir():
-            raise IsADirectoryError(f"checkpoint is {checkpoint}, a folder; expected a file")
-        self.saved = None
-        if resume and checkpoint is not None and checkpoint.exists():
-            self.saved = checkpoints.read(checkpoint, model, data.loss, self.optimizer)
-        if not (augment is None or callable(augment)):
-            raise TypeError(f"augment is {augment!r}; expected a function(X, generator)")
-        if self.optimizer.epochs + epochs > _MOST_EPOCHS:
-            raise ValueError(f"epochs is {epochs}; at most {_MOST_EPOCHS} in all are possible")
+        self.saved = self._read_checkpoint() if terms.resume else None
+        if self.optimizer.epochs + terms.epochs > _MOST_EPOCHS:
+            raise ValueError(
+                f"epochs is {terms.epochs}; at most {_MOST_EPOCHS} in all are possible"
+            )
         self.begun_at = self.optimizer.updates
         self.next_epoch = 0
         self.history = History()
         self._check_monitors()
 
-    def _validation(
-        self,
-        validation_data: Sequence[ArrayLike] | None,
-        metrics: Iterable[str | Metric] | None,
-    ) -> Evaluation | None:
-        if validation_data is None:
+    def _read_checkpoint(self) -> tuple[Mapping, Mapping] | None:
+        path = self.terms.checkpoint
+        if path is None or not path.exists():
             return None
-        expected = "expected (X, y) or (X, y, sample_weight)"
-        if not isinstance(validation_data, (tuple, list)):
-            raise TypeError(f"validation_data is a {type(validation_data).__name__}; {expected}")
-        if not 2 <= len(validation_data) <= 3:
-            raise ValueError(f"validation_data has {len(validation_data)} parts; {expected}")
-        X, y, *rest = validation_data
-        weight = rest[0] if rest else None
-        try:
-            return Evaluation(self.model, X, y, self.data.loss, weight, metrics)
-        except (ValueError, TypeError) as error:
-            raise type(error)(f"validation_data: {error}") from None
+        return checkpoints.read(path, self.model, self.data.loss, self.optimizer)
 
     def _check_monitors(self) -> None:
         """What early stopping or the schedule watches must be in the history."""
@@ -131,26 +130,32 @@ class Session:
 
     # -- running --
 
-    def run(self) -> History:
+    @property
+    def updates(self) -> int:
+        """How many updates all epochs have."""
+        return self.terms.epochs * self.data.steps
+
+    def run(self, bar: Progress, runs: Runs) -> History:
         """Train; the model's history, which grows by the epoch."""
-        model = self.model
         self.schedule.reset()
         if self.saved is not None:
             self._go_on(*self.saved)
+            bar.skip(self.next_epoch * self.data.steps)
         self.history.stopped_early = self.stopping.done
-        steps = self._begin()
-        total, done = (epochs * self.data.steps for epochs in (self.epochs, self.next_epoch))
-        with Progress(self.progress, total, done) as bar:
-            try:
-                for epoch in range(self.next_epoch, self.epochs):
-                    if self.stopping.done or self._epoch(steps, epoch, bar):
-                        break
-            finally:
-                steps.store()
-        self.stopping.restore(model)
+        self._runs, ends = runs, False
+        steps = self._begin(runs)
+        try:
+            while self.next_epoch < self.terms.epochs and not (ends or self.stopping.done):
+                ends = self._train(steps, self._epochs_at_once(steps), bar)
+        except DivergedError as error:
+            self.history.diverged = str(error)
+            raise
+        finally:
+            steps.store()
+        self.stopping.restore(self.model)
         return self.history
 
-    def _begin(self) -> Steps:
+    def _begin(self, runs: Runs) -> Steps:
         """Steps that train the model; where there can be none, the model is as it was."""
         model = self.model
         before = model.optimizer, model.loss, model.history
@@ -167,9 +172,10 @@ class Session:
                     self.optimizer,
                     self.backend,
                     self.order.seed,
-                    self.clip_norm,
-                    self.clip_value,
-                    self.precision,
+                    self.terms.clip_norm,
+                    self.terms.clip_value,
+                    self.terms.precision,
+                    runs,
                 )
             )
         except BaseException:
@@ -178,60 +184,100 @@ class Session:
                 self.optimizer.reset()
             raise
 
-    def _epoch(self, steps: Steps, epoch: int, bar: Progress) -> bool:
-        """Train one epoch and do everything that follows it; whether training ends here."""
+    def _train(self, steps: Steps, epochs: int, bar: Progress) -> bool:
+        """Train some epochs and do everything that follows each; whether training ends here."""
         data, optimizer = self.data, self.optimizer
-        order = self.order.of(optimizer.epochs, len(data.x), self.backend)
+        order = self.order.of(optimizer.epochs, epochs, data.count, self.backend)
+        places = data.places(order, epochs)
         rates = self.schedule.rates(
-            optimizer.lr, optimizer.updates - self.begun_at, data.steps, data.steps
+            optimizer.lr, optimizer.updates - self.begun_at, epochs * data.steps, data.steps
         )
-        if self.augment is not None:
-            steps.replace_rows(self._augmented(self.augment))
-        steps.begin(order, rates)
+        if self.terms.augment is not None:
+            steps.replace_rows(self._augmented(self.terms.augment))
+        steps.begin(places, rates, epochs)
         try:
             steps.finish(bar)
-        finally:
-            losses = steps.losses
+        except BaseException:
+            over = min(steps.steps_done // data.steps, epochs - 1)
+            self._follow(steps, places, rates, over, bar)
+            raise
+        return self._follow(steps, places, rates, epochs, bar)
+
+    def _follow(
+        self,
+        steps: Steps,
+        places: np.ndarray | None,
+        rates: np.ndarray,
+        epochs: int,
+        bar: Progress,
+    ) -> bool:
+        """Book the steps done, and what these epochs measured; whether training ends here."""
+        data, optimizer, losses = self.data, self.optimizer, steps.losses
+        with interrupts_later():  # whatever ended is in the books
             optimizer.updates += steps.steps_done
-            if self.keeps_updates:
+            if self.terms.keeps_updates:
                 self.history.add_updates(losses.tolist(), rates[: len(losses)].tolist())
-        optimizer.epochs += 1
+            if not epochs:
+                return False
+            optimizer.epochs += epochs
+            hits = steps.hits[: epochs * data.steps].reshape(epochs, data.steps)
+            accuracies = (hits.sum(axis=1, dtype=np.float64) / data.count).tolist()
+            means = data.mean_losses(losses, places, epochs)
+            last_rates = rates[data.steps - 1 : epochs * data.steps : data.steps].tolist()
+            if not self._looks:
+                accuracy = dict.fromkeys(self.metrics, accuracies)
+                self.history.add_epochs({"loss": means} | accuracy | {"lr": last_rates})
+                self.next_epoch += epochs
+        if not self._looks:
+            bar.show({"loss": means[-1]})
+            return False
         if self._observed:
             steps.store()
-        accuracy = steps.hits / len(data.x)
-        logs = {"loss": data.mean_loss(losses, order)}
-        logs |= measure_metrics(self.metrics, accuracy, self.model, data)
+        logs = {"loss": means[0]} | measure_metrics(self.metrics, accuracies[0], self.model, data)
         if self.validation is not None:
-            logs |= {f"val_{name}": value for name, value in self.validation.measure().items()}
-        logs["lr"] = float(rates[-1])
-        ends = self._after(epoch, logs, bar)
-        if self.callbacks:
+            validated = self.validation.measure(self._runs)
+            logs |= {f"val_{name}": value for name, value in validated.items()}
+        ends = self._after(logs | {"lr": last_rates[0]}, bar)
+        if self.terms.callbacks:
             steps.load()
         return ends
 
-    @property
+    def _epochs_at_once(self, steps: Steps) -> int:
+        """How many epochs to train before anything is looked at."""
+        if self._looks or not steps.takes_epochs:
+            return 1
+        left = self.terms.epochs - self.next_epoch
+        return min(left, max(1, _ROWS_AT_ONCE // self.data.count))
+
+    @functools.cached_property
+    def _looks(self) -> bool:
+        """Whether anything happens between epochs."""
+        return self._observed or self.schedule.monitor is not None or bool(self.terms.augment)
+
+    @functools.cached_property
     def _observed(self) -> bool:
         """Whether anything looks at the weights between epochs."""
         return bool(
             self.validation
-            or self.callbacks
+            or self.terms.callbacks
             or self.stopping.settings
-            or self.checkpoint
+            or self.terms.checkpoint
             or any(function is not None for function in self.metrics.values())
         )
 
-    def _after(self, epoch: int, logs: dict[str, float], bar: Progress) -> bool:
+    def _after(self, logs: dict[str, float], bar: Progress) -> bool:
         """Tell everyone what an epoch measured; whether a callback ends the training."""
+        epoch = self.next_epoch
         self.history.add(logs)
         bar.show(logs)
         if self.schedule.monitor is not None:
             self.schedule.observe(logs[self.schedule.monitor])
         self.stopping.see(epoch, logs, self.model)
         self.next_epoch = epoch + 1
-        if self.checkpoint is not None:
-            self._save_checkpoint(self.checkpoint)
+        if self.terms.checkpoint is not None:
+            self._save_checkpoint(self.terms.checkpoint)
         info = EpochInfo(epoch + 1, logs, self.model)
-        for callback in self.callbacks:
+        for callback in self.terms.callbacks:
             callback(info)
         self.history.stopped_early = self.stopping.done or info.stopped
         return info.stopped
@@ -270,7 +316,7 @@ class Session:
     def _go_on(self, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
         """Take everything from a checkpoint but what belongs to the model."""
         state = metadata["training"]
-        with checkpoints.naming(self.checkpoint):
+        with checkpoints.naming(self.terms.checkpoint):
             self.next_epoch = checks.integer("epoch", state["epoch"], at_least=0)
             self.begun_at = checks.integer("begun_at", state["begun_at"], at_least=0)
             self.schedule.load_state_dict(state["schedule"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,8 +14,9 @@ from . import arrays
 from . import backend as backends
 from .kernels.contract import Binding
 from .kernels.interrupts import interrupts_later
-from .layers import Dropout
-from .plan import Training, can_lower, lower
+from .layers import Dropout, Layer
+from .plan import Training, can_lower
+from .runs import Runs
 from .training_data import TrainingData
 
 if TYPE_CHECKING:
@@ -48,6 +50,8 @@ class Setup:
     clip_norm, clip_value : float or None
     precision : str
         Such that the backend has it for the model's dtype.
+    runs : Runs
+        Where to take a run from.
     """
 
     model: Sequential
@@ -58,9 +62,10 @@ class Setup:
     clip_norm: float | None
     clip_value: float | None
     precision: str
+    runs: Runs
 
     def diverged(self, step: int, loss: float, rate: float) -> DivergedError:
-        """The error, to be raised, for a loss that is not finite at a step of this epoch."""
+        """The error, to be raised, for a loss that is not finite at a step since ``begin``."""
         return DivergedError(
             f"the loss was {loss} at update {self.optimizer.updates + step + 1} (learning rate "
             f"{rate:g}); the model has the weights from before it. A smaller learning rate, "
@@ -69,17 +74,22 @@ class Setup:
 
 
 class Steps(Protocol):
-    """A training at work, an epoch at a time.
+    """A training at work, an epoch at a time, or some.
 
     Attributes
     ----------
+    takes_epochs : bool
+        Whether :meth:`begin` takes several epochs at once.
     steps_done : int
-        Updates made in this epoch.
+        Updates made since :meth:`begin`.
     losses : ndarray
-        The loss of each step of this epoch, the one that diverged included.
-    hits : float
-        Rows that this epoch had right.
+        The loss of each step since then, the one that diverged included.
+    hits : ndarray
+        The rows that each step had right.
     """
+
+    @property
+    def takes_epochs(self) -> bool: ...
 
     @property
     def steps_done(self) -> int: ...
@@ -88,16 +98,16 @@ class Steps(Protocol):
     def losses(self) -> np.ndarray: ...
 
     @property
-    def hits(self) -> float: ...
+    def hits(self) -> np.ndarray: ...
 
     def replace_rows(self, x: np.ndarray) -> None:
         """Train on these rows (N, I) from here on, with the targets and weights as they were."""
 
-    def begin(self, order: np.ndarray | None, rates: np.ndarray) -> None:
-        """Get an epoch ready: its rows in this order, a learning rate for each step."""
+    def begin(self, places: np.ndarray | None, rates: np.ndarray, epochs: int) -> None:
+        """Get epochs ready: the rows in this order, a learning rate for each step of them all."""
 
     def finish(self, bar: Progress) -> None:
-        """Train the epoch.
+        """Train them.
 
         Raises
         ------
@@ -113,18 +123,20 @@ class Steps(Protocol):
 
 
 def choose_steps(setup: Setup) -> Steps:
-    """Steps inside the backend where every layer is fastnn's own; others run in Python, loudly."""
-    layers = setup.data.layers
-    if can_lower(layers):
-        return CompiledSteps(setup)
-    own = next(layer for layer in layers if not can_lower([layer]))
-    warnings.warn(
-        f"{type(own).__name__} is not one of fastnn's own layers: training runs step by step "
-        "in Python",
-        EagerWarning,
-        stacklevel=5,  # where fit is called
-    )
-    return EagerSteps(setup)
+    """Steps inside the backend where every layer is fastnn's own; others run in Python."""
+    return CompiledSteps(setup) if can_lower(setup.data.layers) else EagerSteps(setup)
+
+
+def warn_of_python(layers: Sequence[Layer]) -> None:
+    """Say, where the caller's caller stands, that a layer makes training run in Python."""
+    own = next((layer for layer in layers if not can_lower([layer])), None)
+    if own is not None:
+        warnings.warn(
+            f"{type(own).__name__} is not one of fastnn's own layers: training runs step by step "
+            "in Python",
+            EagerWarning,
+            stacklevel=3,
+        )
 
 
 class CompiledSteps:
@@ -133,7 +145,7 @@ class CompiledSteps:
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
         data, model = setup.data, setup.model
-        self._plan = lower(
+        self._plan = setup.runs.lower(
             data.layers,
             data.x.shape[1],
             data.batch_rows,
@@ -160,16 +172,20 @@ class CompiledSteps:
             threads=backends.threads_for(self._plan),
             seed=setup.seed,
         )
-        return setup.backend.start(self._plan, binding)
+        return setup.runs.start(setup.backend, self._plan, binding)
 
     def replace_rows(self, x: np.ndarray) -> None:
         self.store()
         self._run = self._start(x)
 
-    def begin(self, order: np.ndarray | None, rates: np.ndarray) -> None:
+    @property
+    def takes_epochs(self) -> bool:
+        return self._run.takes_epochs
+
+    def begin(self, places: np.ndarray | None, rates: np.ndarray, epochs: int) -> None:
         optimizer, data = self._setup.optimizer, self._setup.data
         scalars = optimizer.scalars(optimizer.updates, rates, data.dtype)
-        self._run.begin(order, len(data.x), scalars, optimizer.epochs)
+        self._run.begin(places, data.count, scalars, optimizer.epochs, epochs=epochs)
         self._rates = rates
 
     def finish(self, bar: Progress) -> None:
@@ -192,8 +208,8 @@ class CompiledSteps:
         return self._run.losses()
 
     @property
-    def hits(self) -> float:
-        return float(self._run.hits().sum(dtype=np.float64))
+    def hits(self) -> np.ndarray:
+        return self._run.hits()
 
     def store(self) -> None:
         with interrupts_later():
@@ -213,11 +229,14 @@ class EagerSteps:
     def replace_rows(self, x: np.ndarray) -> None:
         self._x = arrays.to_host("X", x)  # layers in Python work on NumPy arrays
 
-    def begin(self, order: np.ndarray | None, rates: np.ndarray) -> None:
-        self._rows = np.arange(len(self._x)) if order is None else order
+    takes_epochs = False
+
+    def begin(self, places: np.ndarray | None, rates: np.ndarray, epochs: int) -> None:
+        self._rows = np.arange(len(self._x)) if places is None else places
         self._rates = rates
         self._losses: list[float] = []
-        self.steps_done, self.hits = 0, 0.0
+        self._hits: list[float] = []
+        self.steps_done = 0
 
     def finish(self, bar: Progress) -> None:
         batch_rows, model = self._setup.data.batch_rows, self._setup.model
@@ -252,7 +271,7 @@ class EagerSteps:
                 setup.optimizer.updates + self.steps_done,
             )
             self.steps_done += 1
-        self.hits += hits
+        self._hits.append(hits)
 
     def _forward(self, chosen: np.ndarray) -> np.ndarray:
         setup, data = self._setup, self._setup.data
@@ -266,6 +285,10 @@ class EagerSteps:
     @property
     def losses(self) -> np.ndarray:
         return np.array(self._losses)
+
+    @property
+    def hits(self) -> np.ndarray:
+        return np.array(self._hits)
 
     def store(self) -> None:
         """The weights are where they belong."""

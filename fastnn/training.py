@@ -16,11 +16,15 @@ from .history import EpochInfo, History
 from .kernels.contract import PRECISIONS, check_precision
 from .losses import Loss
 from .metrics import Metric
+from .progress import Progress
+from .runs import Runs
 from .schedules import Schedule
-from .session import Augment, Session
-from .training_data import ClassWeight, Order, TrainingData
+from .session import Augment, Session, Terms
+from .steps import warn_of_python
+from .training_data import ClassWeight, TrainingData
 
 if TYPE_CHECKING:
+    from .kernels.contract import Backend
     from .model import Sequential
 
 
@@ -130,39 +134,107 @@ def fit(
     >>> history["loss"][2] < history["loss"][0]
     True
     """
+    terms = check_terms(
+        epochs=epochs,
+        shuffle=shuffle,
+        sampling=sampling,
+        schedule=schedule,
+        callbacks=callbacks,
+        clip_norm=clip_norm,
+        clip_value=clip_value,
+        augment=augment,
+        metrics=metrics,
+        history=history,
+        checkpoint=checkpoint,
+        resume=resume,
+        progress=progress,
+        precision=precision,
+    )
     chosen = losses.as_loss(loss, y)
     data = TrainingData(model, X, y, chosen, sample_weight, class_weight, batch_size)
-    work = backends.training_work(model.parameter_count, data.batch_rows)
-    backend = backends.for_data(device, "X", data.x, work)
-    checks.lookup("precision", precision, dict.fromkeys(PRECISIONS))
-    check_precision(precision, model.dtype, backend.name)
+    backend = backend_for([model], data, device, precision)
     with backends.use_backend(backend.name):  # validation, metrics and callbacks follow
         session = Session(
             model,
             data,
-            epochs=checks.integer("epochs", epochs, at_least=0),
-            order=Order(
-                checks.boolean("shuffle", shuffle),
-                sampling,
-                checks.integer("seed", seed, at_least=0),
-            ),
+            terms,
+            backend,
             optimizer=optimizer,
-            validation_data=validation_data,
-            schedule=schedule,
+            seed=seed,
             early_stopping=early_stopping,
-            callbacks=_functions(callbacks),
-            clip_norm=_limit("clip_norm", clip_norm),
-            clip_value=_limit("clip_value", clip_value),
-            augment=augment,
-            metrics=metrics,
-            keeps_updates=checks.lookup("history", history, {"epoch": False, "update": True}),
-            checkpoint=None if checkpoint is None else Path(checkpoint),
-            resume=checks.boolean("resume", resume),
-            progress=progress,
-            backend=backend,
-            precision=precision,
+            validation=(
+                None if validation_data is None else validation_rows(model, validation_data, chosen)
+            ),
         )
-        return session.run()
+        warn_of_python(data.layers)
+        with Progress(progress, session.updates) as bar:
+            return session.run(bar, Runs())
+
+
+def check_terms(
+    *,
+    epochs: int,
+    shuffle: bool,
+    sampling: str,
+    schedule: Schedule | str | Callable[[int], float] | None,
+    callbacks: Iterable[Callable[[EpochInfo], Any]],
+    clip_norm: float | None,
+    clip_value: float | None,
+    augment: Augment | None,
+    metrics: Iterable[str | Metric] | None,
+    history: str,
+    checkpoint: str | os.PathLike | None,
+    resume: bool,
+    progress: bool | None,
+    precision: str,
+) -> Terms:
+    """The terms of a training from arguments of :func:`fit`, which raise as there."""
+    return Terms(
+        epochs=checks.integer("epochs", epochs, at_least=0),
+        shuffle=checks.boolean("shuffle", shuffle),
+        sampling=sampling,
+        schedule=schedule,
+        callbacks=_functions(callbacks),
+        clip_norm=_limit("clip_norm", clip_norm),
+        clip_value=_limit("clip_value", clip_value),
+        augment=_augment(augment),
+        metrics=metrics,
+        keeps_updates=checks.lookup("history", history, {"epoch": False, "update": True}),
+        checkpoint=_checkpoint(checkpoint, checks.boolean("resume", resume)),
+        resume=resume,
+        progress=progress,
+        precision=precision,
+    )
+
+
+def backend_for(
+    models: Iterable[Sequential], data: TrainingData, device: str | None, precision: str
+) -> Backend:
+    """The backend that trains networks on data, all of them like these, on one device."""
+    models = list(models)
+    weights = max(model.parameter_count for model in models)
+    work = backends.training_work(weights, data.batch_rows)
+    backend = backends.for_data(device, "X", data.x, work)
+    checks.lookup("precision", precision, dict.fromkeys(PRECISIONS))
+    for dtype in {model.dtype for model in models}:
+        check_precision(precision, dtype, backend.name)
+    return backend
+
+
+def validation_rows(
+    model: Sequential, validation_data: Sequence[ArrayLike], loss: Loss
+) -> TrainingData:
+    """The argument ``validation_data`` as rows to measure on, checked."""
+    expected = "expected (X, y) or (X, y, sample_weight)"
+    if not isinstance(validation_data, (tuple, list)):
+        raise TypeError(f"validation_data is a {type(validation_data).__name__}; {expected}")
+    if not 2 <= len(validation_data) <= 3:
+        raise ValueError(f"validation_data has {len(validation_data)} parts; {expected}")
+    X, y, *weight = validation_data
+    try:
+        return TrainingData(model, X, y, loss, *weight)
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"validation_data: {error}") from None
 
 
 def _functions(
@@ -179,3 +251,22 @@ def _functions(
 
 def _limit(name: str, value: float | None) -> float | None:
     return None if value is None else checks.number(name, value, above=0.0)
+
+
+def _augment(augment: Augment | None) -> Augment | None:
+    if not (augment is None or callable(augment)):
+        raise TypeError(f"augment is {augment!r}; expected a function(X, generator)")
+    return augment
+
+
+def _checkpoint(checkpoint: str | os.PathLike | None, resume: bool) -> Path | None:
+    if checkpoint is None:
+        if resume:
+            raise ValueError("resume=True needs checkpoint=, the file to go on from")
+        return None
+    path = Path(checkpoint)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"checkpoint is {path}, in a folder that does not exist")
+    if path.is_dir():
+        raise IsADirectoryError(f"checkpoint is {path}, a folder; expected a file")
+    return path

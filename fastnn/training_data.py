@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import arrays, checks, losses
-from .layers import BatchNorm1d
+from .layers import BatchNorm1d, Layer
 from .losses import BCEWithLogitsLoss, CrossEntropyLoss, Loss
 
 if TYPE_CHECKING:
@@ -45,6 +46,10 @@ class TrainingData:
         Those up to the logits.
     targets, weights : ndarray
         As the kernels take them; weights may be None.
+    rows : ndarray or None
+        Numbers of the rows that are meant, where those are not all.
+    count : int
+        How many rows are meant.
     batch_rows, steps : int
         Rows of a batch but the last, and batches of an epoch.
 
@@ -68,23 +73,73 @@ class TrainingData:
         self.x = model.rows("X", X)
         self.y = arrays.to_host("y", y)
         rows = checks.same_rows("y", self.y, "X", self.x)
-        self.layers = model.logit_layers(loss)
-        outputs = self.x.shape[1]
-        for layer in self.layers:
-            outputs = layer.outputs(outputs)
-        self.targets = loss.targets(self.y, outputs, self.dtype, rows)
-        weights = losses.weights_of(sample_weight, rows, self.dtype)
-        if class_weight is not None:
-            folded = _class_weights(class_weight, self.targets, outputs, loss)
-            weights = folded if weights is None else folded * weights
-            weights = losses.weights_of(weights, rows, self.dtype)
-        self.weights = weights
-        self.batch_rows = batch_rows(batch_size, rows)
-        self.steps = -(-rows // self.batch_rows)
+        self.layers, self._inputs = model.logit_layers(loss), model.inputs
+        self._outputs = self._outputs_of(self.layers)
+        self.targets = loss.targets(self.y, self._outputs, self.dtype, rows)
+        self._sample_weights = losses.weights_of(sample_weight, rows, self.dtype)
+        self._class_weight, self._batch_size = class_weight, batch_size
+        self._choose(None)
+
+    def _outputs_of(self, layers: Sequence[Layer]) -> int:
+        width = self.x.shape[1]
+        for layer in layers:
+            width = layer.outputs(width)
+        return width
+
+    def suits(self, model: Sequential) -> bool:
+        """Whether another network takes the same arrays."""
+        if (model.dtype, model.inputs) != (self.dtype, self._inputs):
+            return False
+        return self._outputs_of(model.logit_layers(self.loss)) == self._outputs
+
+    def of(self, model: Sequential, rows: np.ndarray | None) -> TrainingData:
+        """The same arrays for a network that they suit, and some of the rows: nothing is copied.
+
+        Raises
+        ------
+        ValueError
+            For numbers that X has no rows for, or sample weights that are all zero there.
+        """
+        if rows is not None and not 0 <= rows.min() <= rows.max() < len(self.x):
+            raise ValueError(
+                f"rows has numbers from {rows.min()} to {rows.max()}; expected 0 to "
+                f"{len(self.x) - 1}"
+            )
+        other = copy.copy(self)
+        other.layers = model.logit_layers(self.loss)
+        if rows is not None:
+            other._choose(rows)
+        return other
+
+    def _choose(self, rows: np.ndarray | None) -> None:
+        self.rows = rows
+        self.count = len(self.x) if rows is None else len(rows)
+        self.weights = self._weights()
+        self.batch_rows = batch_rows(self._batch_size, self.count)
+        self.steps = -(-self.count // self.batch_rows)
+
+    def _weights(self) -> np.ndarray | None:
+        """Sample weights times class weights, each where its row is."""
+        weights, rows, dtype = self._sample_weights, self.rows, self.dtype
+        if rows is not None and weights is not None:
+            chosen = losses.weights_of(weights[rows], self.count, dtype)
+        else:
+            chosen = weights
+        if self._class_weight is None:
+            return weights
+        targets = self.targets if rows is None else self.targets[rows]
+        folded = _class_weights(self._class_weight, targets, self._outputs, self.loss)
+        folded = folded if chosen is None else folded * chosen
+        chosen = losses.weights_of(folded, self.count, dtype)
+        if rows is None:
+            return chosen
+        weights = np.zeros(len(self.x), dtype)
+        weights[rows] = chosen
+        return weights
 
     def check_normalisation(self) -> None:
         """A batch of one row has no variance: say so before training rather than in its midst."""
-        rows = len(self.x)
+        rows = self.count
         single = self.batch_rows == 1 or rows % self.batch_rows == 1
         if single and any(isinstance(layer, BatchNorm1d) for layer in self.layers):
             raise ValueError(
@@ -92,16 +147,30 @@ class TrainingData:
                 "batch normalisation cannot take; choose another batch_size"
             )
 
-    def mean_loss(self, step_losses: np.ndarray, order: np.ndarray | None) -> float:
-        """The mean loss of an epoch: of its steps, each by the weight of its rows."""
-        begins = np.arange(0, len(self.x), self.batch_rows)
+    def places(self, order: np.ndarray | None, epochs: int) -> np.ndarray | None:
+        """Row numbers in ``x``, from an order of the rows that are meant, epoch by epoch."""
+        if self.rows is None:
+            return order
+        return np.tile(self.rows, epochs) if order is None else self.rows[order]
+
+    def mean_losses(
+        self, step_losses: np.ndarray, places: np.ndarray | None, epochs: int
+    ) -> list[float]:
+        """The mean loss of each of some epochs: of its steps, each by the weight of its rows."""
+        begins = np.arange(0, self.count, self.batch_rows)
         if self.weights is None:
-            shares = np.minimum(self.batch_rows, len(self.x) - begins).astype(np.float64)
+            shares = np.minimum(self.batch_rows, self.count - begins).astype(np.float64)
         else:
-            weights = self.weights if order is None else self.weights[order]
-            shares = np.add.reduceat(weights, begins, dtype=np.float64)
-        shares = shares[: len(step_losses)]
-        return float((step_losses.astype(np.float64) * shares).sum() / shares.sum())
+            weights = self.weights.astype(np.float64)
+            weights = weights if places is None else weights[places[: epochs * self.count]]
+            weights = weights.reshape(-1, self.count)
+            shares = np.add.reduceat(weights, begins, axis=1)
+        by_epoch = step_losses[: epochs * self.steps].astype(np.float64).reshape(epochs, self.steps)
+        return ((by_epoch * shares).sum(axis=1) / shares.sum(axis=-1)).tolist()
+
+    def meant(self) -> tuple[np.ndarray, np.ndarray]:
+        """The rows that are meant, and their targets as they came."""
+        return (self.x, self.y) if self.rows is None else (self.x[self.rows], self.y[self.rows])
 
     def measure(
         self, rows: np.ndarray | slice, outputs: np.ndarray, grad: np.ndarray | None = None
@@ -138,11 +207,12 @@ class Order:
         if self.seed >= 2**64:
             raise ValueError(f"seed is {self.seed}; expected less than 2**64")
 
-    def of(self, epoch: int, rows: int, backend: Backend) -> np.ndarray | None:
-        """Row numbers, or None for the rows as they stand."""
+    def of(self, epoch: int, epochs: int, rows: int, backend: Backend) -> np.ndarray | None:
+        """Row numbers of some epochs, one behind the other, or None for the rows as they stand."""
         if self.sampling == "replacement":
-            return backend.draws(self.seed, epoch, rows, rows)
-        return backend.permutation(self.seed, epoch, rows) if self.shuffle else None
+            numbers = range(epoch, epoch + epochs)
+            return np.concatenate([backend.draws(self.seed, n, rows, rows) for n in numbers])
+        return backend.permutation(self.seed, epoch, rows, epochs) if self.shuffle else None
 
 
 def batch_rows(batch_size: int | str, rows: int) -> int:

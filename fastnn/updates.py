@@ -17,7 +17,6 @@ from numpy.typing import ArrayLike
 
 from . import arrays, checks, operands
 from .backend import for_array
-from .kernels.contract import DTYPES
 from .kernels.formulas import UPDATES, UpdateFormula
 
 
@@ -226,7 +225,7 @@ def scalars(
     steps: np.ndarray,
     rates: np.ndarray,
     settings: Mapping[str, Any],
-    dtype: str,
+    dtype: str | np.dtype,
 ) -> np.ndarray:
     """The scalars of updates (steps, 2, S): without weight decay, then with it.
 
@@ -237,7 +236,7 @@ def scalars(
         The number of each update, from 1, and its learning rate.
     settings : mapping
         Of the formula.
-    dtype : str
+    dtype : str or dtype
         What to round to.
     """
     values = formula.prepare(steps, rates, **settings)
@@ -301,16 +300,15 @@ def _update(
             f"grad must hold real numbers of shape {weight.shape}, got {given.dtype} of shape"
             f" {given.shape}"
         )
-    known = set(UPDATES[name].defaults) - _OF_OPTIMIZERS
     for setting in settings:
-        if setting not in known:
-            raise checks.unknown_name(f"setting of {name}", setting, known)
+        if setting not in _known_settings(name):
+            raise checks.unknown_name(f"setting of {name}", setting, _known_settings(name))
     values = _scalars(
         name,
         checks.number("lr", lr, at_least=0.0),
         checks.positive_int("step", step),
         tuple(checked_settings(**settings).items()),
-        weight.dtype.name,
+        weight.dtype,
     )
     gradient = arrays.contiguous(given, weight.dtype)
     moved = [arrays.contiguous(array, array.dtype) for array in targets.values()]
@@ -324,9 +322,9 @@ def _update(
 def _check_target(name: str, array: Any, weight: Any) -> None:
     """Raise unless an array can be moved along with a weight."""
     is_array = isinstance(array, np.ndarray) or arrays.is_cupy(array)
-    if not is_array or array.dtype.name not in DTYPES:
+    if not is_array or array.dtype not in operands.DTYPES:
         kind = array.dtype if is_array else arrays.kind_of(array)
-        raise TypeError(f"{name} must be an array of {' or '.join(DTYPES)}, got {kind}")
+        raise TypeError(f"{name} must be an array of float32 or float64, got {kind}")
     if (array.dtype, array.shape) != (weight.dtype, weight.shape):
         raise ValueError(
             f"{name} must be like weight, {weight.dtype} of shape {weight.shape}, got"
@@ -336,9 +334,15 @@ def _check_target(name: str, array: Any, weight: Any) -> None:
         raise ValueError(f"{name} is written in place, but it is read-only")
 
 
+@functools.cache
+def _known_settings(name: str) -> frozenset[str]:
+    """The settings that a single update takes."""
+    return frozenset(UPDATES[name].defaults) - _OF_OPTIMIZERS
+
+
 @functools.lru_cache(maxsize=64)
 def _scalars(
-    name: str, lr: float, step: int, settings: tuple[tuple[str, Any], ...], dtype: str
+    name: str, lr: float, step: int, settings: tuple[tuple[str, Any], ...], dtype: np.dtype
 ) -> np.ndarray:
     """The scalars of one update, which those of a network's other weights have too."""
     steps, rates = np.array([float(step)]), np.array([lr])

@@ -16,6 +16,7 @@ comes out as NaN, so a condition is written such that NaN takes the branch that 
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Callable
@@ -84,7 +85,7 @@ class UpdateFormula:
     decay: tuple[str, ...] = ("weight_decay",)
     initial: tuple[tuple[str, str], ...] = ()
 
-    @property
+    @functools.cached_property
     def defaults(self) -> dict[str, Any]:
         """The settings of ``prepare`` with their defaults."""
         parameters = inspect.signature(self.prepare).parameters.values()

@@ -15,7 +15,7 @@ array([[3.]])
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import numpy as np
@@ -64,7 +64,7 @@ class Relu:
     """
 
     def __init__(self) -> None:
-        self.mask: np.ndarray | None = None
+        self.mask: Any = None
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         """The outputs, of the shape of ``x``."""
@@ -90,8 +90,8 @@ class Sigmoid:
     """
 
     def __init__(self) -> None:
-        self.out: np.ndarray | None = None
-        self._x: np.ndarray | None = None
+        self.out: Any = None
+        self._x: Any = None
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         """The outputs, of the shape of ``x``."""
@@ -122,10 +122,10 @@ class Affine:
     def __init__(self, W: np.ndarray, b: np.ndarray) -> None:
         self.W = W
         self.b = b
-        self.x: np.ndarray | None = None
-        self.original_x_shape: tuple[int, ...] | None = None
-        self.dW: np.ndarray | None = None
-        self.db: np.ndarray | None = None
+        self.x: Any = None
+        self.original_x_shape: Any = None
+        self.dW: Any = None
+        self.db: Any = None
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         """The outputs, (B, O)."""
@@ -157,10 +157,10 @@ class SoftmaxWithLoss:
     """
 
     def __init__(self) -> None:
-        self.loss: float | None = None
-        self.y: np.ndarray | None = None
-        self.t: np.ndarray | None = None
-        self._x: np.ndarray | None = None
+        self.loss: Any = None
+        self.y: Any = None
+        self.t: Any = None
+        self._x: Any = None
 
     def forward(self, x: np.ndarray, t: np.ndarray) -> float:
         """The loss of inputs (B, O) and targets (B,) or (B, O)."""
@@ -192,7 +192,7 @@ class Dropout:
 
     def __init__(self, dropout_ratio: float = 0.5) -> None:
         self.dropout_ratio = dropout_ratio
-        self.mask: np.ndarray | None = None
+        self.mask: Any = None
 
     def forward(self, x: np.ndarray, train_flg: bool = True) -> np.ndarray:
         """The outputs, of the shape of ``x``."""
@@ -235,11 +235,11 @@ class BatchNormalization:
         self.gamma = gamma
         self.beta = beta
         self.momentum = momentum
-        self.input_shape: tuple[int, ...] | None = None
-        self.running_mean = running_mean
-        self.running_var = running_var
-        self.dgamma: np.ndarray | None = None
-        self.dbeta: np.ndarray | None = None
+        self.input_shape: Any = None
+        self.running_mean: Any = running_mean
+        self.running_var: Any = running_var
+        self.dgamma: Any = None
+        self.dbeta: Any = None
 
     def forward(self, x: np.ndarray, train_flg: bool = True) -> np.ndarray:
         """The outputs, of the shape of ``x``; more than two axes are columns of a row a sample."""
@@ -298,8 +298,7 @@ class _Optimizer:
         for key, param in params.items():
             self._move(param, grads[key], *(state[key] for state in states))
 
-    def _move(self, param: np.ndarray, grad: np.ndarray, *states: np.ndarray) -> None:
-        raise NotImplementedError
+    _move: Callable[..., None]
 
 
 class SGD(_Optimizer):

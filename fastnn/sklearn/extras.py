@@ -52,32 +52,53 @@ def constructor(original: type, extras: dict[str, Any]) -> Callable[..., None]:
         original.__init__(self, *arguments, **keywords)  # type: ignore[misc]
         vars(self).update(own)
 
-    added = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
-        for name, default in extras.items()
-    ]
-    return _with_signature(__init__, original.__init__, added)  # type: ignore[misc]
+    return _extended(__init__, original.__init__, extras)  # type: ignore[misc]
 
 
 def fit_method(original: Callable[..., Any]) -> Callable[..., Any]:
-    """scikit-learn's ``fit`` with ``validation_data`` behind its arguments."""
+    """The ``fit`` of an estimator, with ``validation_data`` behind its arguments."""
 
     def fit(self: Any, *arguments: Any, validation_data: Any = None, **keywords: Any) -> Any:
+        """Train, as scikit-learn's estimator does.
+
+        Parameters
+        ----------
+        X : array or sparse matrix (N, I)
+        y : array (N,) or (N, O)
+            Classes, or values.
+        sample_weight : array (N,), optional
+            From scikit-learn 1.7 on.
+        validation_data : (X, y) or (X, y, sample_weight), optional, keyword only
+            Its loss after each epoch, without the penalty, goes into ``validation_loss_curve_``;
+            ``early_stopping`` scores it instead of a share of the training data.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            For data that do not fit one another, and where weights become infinite.
+        """
         self._validation_data = validation_data
         try:
             return original(self, *arguments, **keywords)
         finally:
             del self._validation_data
 
-    fit.__doc__ = original.__doc__
-    added = inspect.Parameter("validation_data", inspect.Parameter.KEYWORD_ONLY, default=None)
-    return _with_signature(fit, original, [added])
+    return _extended(fit, original, {"validation_data": None})
 
 
-def _with_signature(
-    function: Any, original: Callable[..., Any], added: list[inspect.Parameter]
+def _extended(
+    function: Any, original: Callable[..., Any], extras: dict[str, Any]
 ) -> Callable[..., Any]:
+    """The function, with the signature of another and further arguments behind it."""
     theirs = inspect.signature(original)
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
+        for name, default in extras.items()
+    ]
     function.__signature__ = theirs.replace(parameters=[*theirs.parameters.values(), *added])
     return function
 

@@ -286,7 +286,5 @@ class TheirEpochs:
             move(1)
         return total
 
-    staged = False
-
     def store(self) -> None:
         """The weights are where they belong."""

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..alignment import address
 from ..contract import DTYPES
 
 _DTYPES = {np.dtype(name): name for name in DTYPES}
@@ -85,7 +86,7 @@ def block(
         )
     if written:
         check_writeable(name, array)
-    return Block(array.ctypes.data, row_bytes // itemsize, rows, columns, itemsize, dtype)
+    return Block(address(array), row_bytes // itemsize, rows, columns, itemsize, dtype)
 
 
 def matrix(

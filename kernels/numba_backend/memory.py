@@ -11,8 +11,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..alignment import ALIGNMENT
+from ..contract import DTYPES
 from .machine import target
 from .table import UNIT_ROWS
+
+_NAMES = {np.dtype(name): name for name in DTYPES}
+"""NumPy makes the name of a dtype anew each time it is asked."""
 
 
 def padded(columns: int, dtype: str) -> int:
@@ -48,14 +52,15 @@ def panel_size(inputs: int, outputs: int, dtype: str) -> int:
     return (inputs + 1) * padded(outputs, dtype)
 
 
-def unit_count(inputs: int, outputs: int, dtype: str) -> int:
+def unit_count(shape: tuple[int, ...], dtype: str) -> int:
     """Units of an (I, O) weight, in which its gradient is made."""
+    inputs, outputs = shape
     return panel_count(outputs, dtype) * -(-inputs // UNIT_ROWS)
 
 
 def panels(memory: np.ndarray, inputs: int, outputs: int) -> Iterator[tuple[slice, np.ndarray]]:
     """A slice of the outputs and its panel, an (I + 1, columns) view, for one after the other."""
-    dtype, rows = memory.dtype.name, inputs + 1
+    dtype, rows = _NAMES[memory.dtype], inputs + 1
     wide = panel_columns(dtype)
     for begin in range(0, outputs, wide):
         columns = slice(begin, min(begin + wide, outputs))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from llvmlite import ir
 
@@ -75,7 +76,7 @@ def cross_entropy_module(dtype: str, *, labels: bool, gradient: bool, limited: b
         row_loss = formulas.cross_entropy_row(math, sums[1], math.log(sums[0]), sums[2])
         hit = builder.icmp_signed("==", best.position(), targets.label())
         weight = loss.weight(view)
-        loss.record(view, loss.within_limits(row_loss).value, hit, weight)
+        loss.record(view, loss.within_limits(row_loss), hit, weight)
         if gradient:
             ratio, factor = sums[1] / sums[0], loss.factor(weight)
 
@@ -144,7 +145,7 @@ def elementwise_loss_module(
             miss = builder.or_(builder.xor(*sides), nan)
             if mask is not None:
                 miss = builder.and_(mask, miss)
-            total.add(loss.within_limits(math.vector(value)).value, column, mask)
+            total.add(loss.within_limits(value), column, mask)
             builder.store(builder.or_(builder.load(misses), miss), misses)
 
         view.columns(body)
@@ -323,9 +324,10 @@ class _LossRows:
         """What a row's gradient is multiplied by: its weight over the weight of the batch."""
         return self.kernel.builder.fmul(weight, self.scale)
 
-    def within_limits(self, losses: Number) -> Number:
+    def within_limits(self, losses: Any) -> ir.Value:
         """What is recorded of a vector of losses."""
-        return formulas.between(self.math, losses, *self.limits) if self.limits else losses
+        vector = self.math.vector(losses)
+        return (formulas.between(self.math, vector, *self.limits) if self.limits else vector).value
 
     def record(self, view: RowView, row_loss: ir.Value, hit: ir.Value, weight: ir.Value) -> None:
         """Store each row's weighted loss and hit."""

@@ -396,7 +396,7 @@ class Translator:
     def _square_sum(self, row: Row) -> Iterator[Operation]:
         layout, biases = self._layout, self._layout.biases
         weights = [name for name in row.reads if name not in biases.values()]
-        counts = [memory.unit_count(*self._plan.shape(name), self._dtype) for name in weights]
+        counts = [memory.unit_count(self._plan.shape(name), self._dtype) for name in weights]
         partials = layout.scratch("partial squares", sum(counts))
         place = partials
         for name, count in zip(weights, counts, strict=True):
