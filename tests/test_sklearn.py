@@ -222,7 +222,7 @@ def test_activations(activation):
 @given(
     rows=st.integers(2, 70),
     columns=st.integers(1, 20),
-    hidden=st.lists(st.integers(1, 40), min_size=1, max_size=3),
+    hidden=st.lists(st.integers(1, 40), max_size=3),
     batch_size=st.integers(1, 40),
     solver=st.sampled_from(["adam", "sgd"]),
     seed=st.integers(0, 1000),
@@ -481,13 +481,15 @@ def test_copies(copied):
     X, y = data("multiclass")
     first = estimators("multiclass", dropout=0.25, class_weight="balanced", n_threads=1)[1]
     first.fit(X, y)
-    first.predict(X[:1])
+    first.predict_proba(X[:1])
     other = copied(first)
     assert other.get_params() == first.get_params()
     if hasattr(other, "coefs_"):
-        np.testing.assert_array_equal(other.predict(X), first.predict(X))
-        other.partial_fit = None  # it is another object
-        assert first.partial_fit is not None
+        np.testing.assert_array_equal(other.predict_proba(X), first.predict_proba(X))
+        before = first.predict_proba(X)
+        other.coefs_[0][:] = 0
+        assert np.abs(other.predict_proba(X[:2]) - before[:2]).max() > 1e-3
+        np.testing.assert_array_equal(first.predict_proba(X), before)
     else:
         other.fit(X, y)
         np.testing.assert_array_equal(other.coefs_[0], first.coefs_[0])
@@ -648,6 +650,8 @@ def test_validation_data(kind):
     assert got.validation_loss_curve_[-1] == pytest.approx(error.mean(), rel=1e-12)
     stopped = estimators(kind, early_stopping=True)[1].fit(*train, validation_data=held)
     assert len(stopped.validation_scores_) == 10
+    assert not hasattr(stopped.fit(*train), "validation_loss_curve_")
+    stopped.fit(*train, validation_data=held)
     assert stopped.best_validation_score_ == pytest.approx(stopped.score(*held), rel=1e-12)
 
 
@@ -684,6 +688,15 @@ def test_extras_that_are_refused(keywords, message):
     X, y = data("multiclass")
     with pytest.raises(ValueError, match=message):
         estimators("multiclass")[1].set_params(**keywords).fit(X, y)
+
+
+def test_extras_of_solvers_with_epochs():
+    X, y = data("multiclass")
+    got = estimators("multiclass", solver="lbfgs")[1]
+    with pytest.raises(ValueError, match="validation_data are given, which needs a solver"):
+        got.fit(X, y, validation_data=(X, y))
+    with pytest.raises(ValueError, match=r"dropout is 0\.5, which needs a solver"):
+        got.set_params(dropout=0.5).fit(X, y)
 
 
 def test_progress_and_threads_give_the_same_bits(capsys):

@@ -111,6 +111,8 @@ def dropout_of_layers(estimator: Any) -> tuple[float, ...]:
     ValueError
         For another number of them, or one that is not from 0 to below 1.
     """
+    if type(estimator.dropout) is float and estimator.dropout == 0.0:
+        return ()
     hidden = len(estimator.coefs_) - 1
     given = np.asarray(estimator.dropout)
     if given.ndim > 1 or (given.ndim == 1 and len(given) != hidden):
@@ -185,6 +187,17 @@ def _targets(estimator: Any, y: Any) -> np.ndarray:
     if values.shape[1] != estimator.n_outputs_:
         raise ValueError(f"y has {values.shape[1]} columns; expected {estimator.n_outputs_}")
     return values
+
+
+def check_lbfgs(estimator: Any) -> None:
+    """Raise ValueError for an extra that only stochastic solvers have a use for."""
+    if dropout_of_layers(estimator):
+        given = f"dropout is {estimator.dropout!r}"
+    elif estimator._validation_data is not None:
+        given = "validation_data are given"
+    else:
+        return
+    raise ValueError(f"{given}, which needs a solver of epochs; the solver is 'lbfgs'")
 
 
 def uses_extras(estimator: Any) -> str | None:

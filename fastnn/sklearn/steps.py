@@ -163,7 +163,7 @@ class CompiledEpochs:
         if self._weights is not None:
             self._weights[:rows] = samples.weights
         self._mirrors = [
-            mirror._replace(theirs=array)
+            Mirror(array, mirror.ours)
             for mirror, array in zip(self._mirrors, _arrays(estimator), strict=True)
         ]
         self._begin_training(estimator, samples)
@@ -183,7 +183,7 @@ class CompiledEpochs:
     def release(self) -> None:
         """Let go of the estimator."""
         self._estimator = None
-        self._mirrors = [mirror._replace(theirs=mirror.ours) for mirror in self._mirrors]
+        self._mirrors = [Mirror(mirror.ours, mirror.ours) for mirror in self._mirrors]
 
     # -- epochs --
 

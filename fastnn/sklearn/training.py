@@ -83,7 +83,7 @@ class StochasticTraining:
             Progress(estimator.progress, epochs * steps) as self._bar,
         ):
             self._epochs = pool.epochs_of(estimator, self._samples, self._batch_rows, most_threads)
-            order = np.arange(self._rows)
+            order = np.arange(self._rows, dtype=np.int64)
             try:
                 for _ in range(estimator.max_iter):
                     if estimator.shuffle:
