@@ -126,7 +126,7 @@ SOLVERS = (
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_solver_on_every_kind_of_targets(kind, solver, dtype):
     X, y = data(kind, dtype=dtype)
-    expected, got = fit_both(kind, X, y, batch_size=20, alpha=0.05, **solver)
+    expected, got = fit_both(kind, X, y, batch_size=25, alpha=0.05, **solver)
     assert got.engine_ == "fastnn"
     assert_same(expected, got, X, BOUND[dtype])
 
