@@ -328,8 +328,10 @@ def test_a_training_that_diverges_ends_as_scikit_learns():
 def test_lbfgs_on_values_whose_squares_overflow():
     X, y = data("values")
     expected, got = fit_both("values", X, 1e200 * y, solver="lbfgs", max_iter=3)
-    assert not np.isfinite(expected.loss_)
     assert_same(expected, got, X, 1e-8)
+    assert not np.isfinite(expected.loss_)
+    with pytest.raises(ValueError, match="activation='silu' needs fastnn's engine"):
+        got.set_params(activation="silu").fit(X, 1e200 * y)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")

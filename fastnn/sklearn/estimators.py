@@ -94,7 +94,7 @@ class _Swapped(network.BaseMultilayerPerceptron):
                 del self._full_batch
 
     def _dtype_of_lbfgs(self, samples: Samples) -> str:
-        """What scikit-learn computes in: SciPy leaves the weights their dtype (from 1.11 on)."""
+        """What scikit-learn computes in: SciPy leaves the weights their dtype."""
         dtypes = [samples.x.dtype, self.coefs_[0].dtype]
         return np.result_type(*dtypes, *([] if samples.y.dtype == bool else [samples.y.dtype])).name
 
@@ -104,6 +104,7 @@ class _Swapped(network.BaseMultilayerPerceptron):
             found = self._full_batch(packed)
             if found is not None:
                 return found
+            self._check_honoured("the loss is not finite")
         return super()._loss_grad_lbfgs(packed, *arguments)
 
     def _loss_of(self, samples: Samples) -> float:
