@@ -129,9 +129,7 @@ def is_ours(estimator: Any) -> bool:
     return all(
         weight.ndim == 2 and bias.shape == weight.shape[1:] and bias.size
         for weight, bias in zip(coefs, intercepts, strict=True)
-    ) and all(
-        before.shape[1] == after.shape[0] for before, after in itertools.pairwise(coefs)
-    )
+    ) and all(before.shape[1] == after.shape[0] for before, after in itertools.pairwise(coefs))
 
 
 def named_arrays(estimator: Any, shape: Shape) -> dict[str, np.ndarray]:
