@@ -94,6 +94,10 @@ history = model.fit(
 assert_type(history, fastnn.History)
 assert_type(history["loss"], list[float])
 assert_type(model.evaluate(*test), dict[str, float])
+histories = fastnn.fit_many(
+    [model], X, y, optimizers=[optimizers[0]], seeds=[1], early_stopping=3, epochs=2
+)
+assert_type(histories, list[fastnn.History])
 predictions: NDArray[Any] = model.predict(X)
 probabilities: NDArray[Any] = model.predict_proba(X)
 try:

@@ -14,7 +14,7 @@ from . import metrics as metric_functions
 from .kernels.contract import Binding
 from .losses import Loss
 from .metrics import Metric
-from .plan import can_lower, lower
+from .plan import can_lower
 from .runs import Runs
 from .training_data import TrainingData
 
@@ -60,7 +60,7 @@ class Evaluation:
         rows = len(data.x)
         if self._run is None:
             backend = backends.get_backend()
-            plan = lower(
+            plan = runs.lower(
                 data.layers,
                 data.x.shape[1],
                 rows,

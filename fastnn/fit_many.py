@@ -11,7 +11,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -123,18 +123,9 @@ def fit_many(
     >>> all(score["accuracy"] > 0.7 for score in scores)
     True
     """
-    networks = _networks(models)
     keywords = _all_keywords(fit_keywords)
-    sessions = _sessions(
-        networks,
-        X,
-        y,
-        _rows(rows, len(networks)),
-        _for_each("optimizers", _copies(optimizers, len(networks)), len(networks)),
-        _for_each("seeds", 0 if seeds is None else seeds, len(networks)),
-        _for_each("early_stopping", early_stopping, len(networks)),
-        keywords,
-    )
+    tasks = _tasks(_networks(models), rows, optimizers, seeds, early_stopping)
+    sessions = _sessions(tasks, X, y, keywords)
     in_python = next((s for s in sessions if not can_lower(s.data.layers)), None)
     if in_python is not None:
         warn_of_python(in_python.data.layers)
@@ -146,6 +137,35 @@ def fit_many(
 
 
 # -- what is to be done, checked before anything changes --
+
+
+class _Task(NamedTuple):
+    """What differs from network to network; of it only the row numbers are checked."""
+
+    model: Sequential
+    rows: np.ndarray | None
+    optimizer: optim.Optimizer | str | None
+    seed: int
+    early_stopping: EarlyStopping | int | None
+
+
+def _tasks(
+    models: list[Sequential],
+    rows: Sequence[ArrayLike] | None,
+    optimizers: Any,
+    seeds: Any,
+    early_stopping: Any,
+) -> list[_Task]:
+    count = len(models)
+    if isinstance(optimizers, optim.Optimizer):
+        optimizers = [copy.deepcopy(optimizers) for _ in models]
+    columns = (
+        [None] * count if rows is None else _rows(_for_each("rows", rows, count)),
+        _for_each("optimizers", optimizers, count),
+        _for_each("seeds", 0 if seeds is None else seeds, count),
+        _for_each("early_stopping", early_stopping, count),
+    )
+    return [_Task(*parts) for parts in zip(models, *columns, strict=True)]
 
 
 def _networks(models: Sequence[Sequential]) -> list[Sequential]:
@@ -167,7 +187,7 @@ def _networks(models: Sequence[Sequential]) -> list[Sequential]:
     return list(models)
 
 
-def _all_keywords(given: Mapping[str, Any]) -> dict[str, Any]:
+def _all_keywords(given: dict[str, Any]) -> dict[str, Any]:
     """The arguments of ``fit`` that are the same for all networks, with its own defaults."""
     parameters = inspect.signature(training.fit).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
@@ -183,17 +203,12 @@ def _all_keywords(given: Mapping[str, Any]) -> dict[str, Any]:
     return defaults | given
 
 
-def _rows(rows: Sequence[ArrayLike] | None, count: int) -> list[np.ndarray | None]:
-    if rows is None:
-        return [None] * count
-    return [
-        _row_numbers(f"rows[{number}]", numbers)
-        for number, numbers in enumerate(_for_each("rows", rows, count))
-    ]
+def _rows(rows: Sequence[ArrayLike]) -> list[np.ndarray]:
+    """Row numbers as the kernels read them; whether X has such rows is checked with X."""
+    return [_row_numbers(f"rows[{number}]", numbers) for number, numbers in enumerate(rows)]
 
 
 def _row_numbers(name: str, numbers: ArrayLike) -> np.ndarray:
-    """Row numbers as the kernels read them; whether X has such rows is checked later."""
     array = np.asarray(numbers)
     if array.dtype.kind not in "iu" or array.ndim != 1:
         hint = "; of a mask, np.flatnonzero(mask)" if array.dtype.kind == "b" else ""
@@ -206,13 +221,6 @@ def _row_numbers(name: str, numbers: ArrayLike) -> np.ndarray:
     return np.ascontiguousarray(array, np.int64)
 
 
-def _copies(optimizers: Any, count: int) -> Any:
-    """A single optimizer as a copy for each network; all else as it is."""
-    if isinstance(optimizers, optim.Optimizer):
-        return [copy.deepcopy(optimizers) for _ in range(count)]
-    return optimizers
-
-
 def _for_each(name: str, values: Any, count: int) -> list[Any]:
     """A value for each network, from one for all or from a sequence."""
     if isinstance(values, (str, bytes)) or not isinstance(values, (Sequence, np.ndarray)):
@@ -223,68 +231,65 @@ def _for_each(name: str, values: Any, count: int) -> list[Any]:
 
 
 def _sessions(
-    models: list[Sequential],
-    X: ArrayLike,
-    y: ArrayLike,
-    rows: list[np.ndarray | None],
-    optimizers: list[Any],
-    seeds: list[Any],
-    early_stopping: list[Any],
-    keywords: Mapping[str, Any],
+    tasks: list[_Task], X: ArrayLike, y: ArrayLike, keywords: Mapping[str, Any]
 ) -> list[Session]:
-    """A training for each network."""
+    """A training for each task."""
     terms = training.check_terms(**{name: keywords[name] for name in _TERMS})
-    if not models:
+    if not tasks:
         return []
     loss = losses.as_loss(keywords["loss"], y)
     settings = {name: keywords[name] for name in _DATA}
-    data = _Shared(lambda model: TrainingData(model, X, y, loss, **settings))
-    validation = _Shared(
-        lambda model: training.validation_rows(model, keywords["validation_data"], loss)
-    )
-    parts = []
-    for number, (model, numbers) in enumerate(zip(models, rows, strict=True)):
+    shared = _Shared(lambda model: TrainingData(model, X, y, loss, **settings))
+    data = []
+    for number, task in enumerate(tasks):
         with _naming(number):
-            parts.append(data.of(model, numbers))
-    backend = training.backend_for(models, parts[0], keywords["device"], terms.precision)
-    sessions, owners = [], dict[int, int]()
+            data.append(shared.of(task.model, task.rows))
+    models = [task.model for task in tasks]
+    backend = training.backend_for(models, data[0], keywords["device"], terms.precision)
+    held_out = keywords["validation_data"]
+    validation = _Shared(lambda model: training.validation_rows(model, held_out, loss))
+    sessions = []
     with backends.use_backend(backend.name):
-        for number, (model, part) in enumerate(zip(models, parts, strict=True)):
+        for number, task in enumerate(tasks):
             with _naming(number):
                 session = Session(
-                    model,
-                    part,
+                    task.model,
+                    data[number],
                     _with_own_schedule(terms),
                     backend,
-                    optimizer=optimizers[number],
-                    seed=seeds[number],
-                    early_stopping=early_stopping[number],
-                    validation=validation.of(model, None),
-                )
-            first = owners.setdefault(id(session.optimizer), number)
-            if first != number:
-                raise ValueError(
-                    f"models[{first}] and models[{number}] have the same optimizer; expected one "
-                    "for each"
+                    optimizer=task.optimizer,
+                    seed=task.seed,
+                    early_stopping=task.early_stopping,
+                    validation=None if held_out is None else validation.of(task.model, None),
                 )
             sessions.append(session)
+    _check_optimizers(sessions)
     return sessions
+
+
+def _check_optimizers(sessions: list[Session]) -> None:
+    seen: dict[int, int] = {}
+    for number, session in enumerate(sessions):
+        first = seen.setdefault(id(session.optimizer), number)
+        if first != number:
+            raise ValueError(
+                f"models[{first}] and models[{number}] have the same optimizer; expected one for "
+                "each"
+            )
 
 
 class _Shared:
     """Data that are checked and converted once for all networks that take them alike."""
 
-    def __init__(self, make: Callable[[Sequential], TrainingData | None]) -> None:
+    def __init__(self, make: Callable[[Sequential], TrainingData]) -> None:
         self._make = make
         self._known: list[TrainingData] = []
 
-    def of(self, model: Sequential, rows: np.ndarray | None = None) -> TrainingData | None:
+    def of(self, model: Sequential, rows: np.ndarray | None) -> TrainingData:
         """The data for a network, or these rows of them."""
         data = next((data for data in self._known if data.suits(model)), None)
         if data is None:
             data = self._make(model)
-            if data is None:
-                return None
             self._known.append(data)
         return data.of(model, rows)
 
@@ -314,11 +319,11 @@ def _train(sessions: list[Session], progress: bool | None) -> None:
     threads = 1 if backend.name == "cupy" else min(backends.get_num_threads(), len(sessions))
     total = sum(session.updates for session in sessions)
     with backends.use_backend(backend.name), Progress(progress, total) as bar:
-        crew, pool = _Crew(sessions, bar), ThreadPoolExecutor(threads, "fastnn")
+        crew, pool = _Crew(sessions, bar), ThreadPoolExecutor(threads, "fit_many")
         try:
-            futures = [
-                pool.submit(contextvars.copy_context().run, crew.work) for _ in range(threads)
-            ]
+            with interrupts_later():  # a thread that is being started would not be waited for
+                contexts = [contextvars.copy_context() for _ in range(threads)]
+                futures = [pool.submit(context.run, crew.work) for context in contexts]
             wait(futures, return_when=FIRST_EXCEPTION)
         finally:
             crew.stopped = True

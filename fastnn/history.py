@@ -44,7 +44,11 @@ class History(Mapping[str, list[float]]):
         logs : mapping of str to float
             A value for each name.
         """
-        _extend(self._lists, {name: [value] for name, value in logs.items()})
+        self.add_epochs({name: [value] for name, value in logs.items()})
+
+    def add_epochs(self, logs: Mapping[str, Sequence[float]]) -> None:
+        """Append epochs: for each name the values of all of them."""
+        _extend(self._lists, logs)
 
     def add_updates(self, losses: Sequence[float], rates: Sequence[float]) -> None:
         """Append updates: the loss before each, and the learning rate that it was made with."""

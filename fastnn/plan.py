@@ -8,7 +8,7 @@ of the loss, and are consumed by the update at once unless something else needs 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from functools import singledispatch
 from typing import Any, NamedTuple
@@ -48,6 +48,15 @@ def can_lower(layers: Sequence[Layer]) -> bool:
     """Whether every layer is one of fastnn's own."""
     own = _lower_layer.registry
     return all(type(layer) in own or isinstance(layer, Activation) for layer in layers)
+
+
+def kind(layers: Sequence[Layer]) -> tuple[Hashable, ...]:
+    """What a plan depends on of its layers: where that is the same, so is the plan.
+
+    >>> kind([Linear(3, 2)]) == kind([Linear(3, 2)]), kind([Linear(3, 2)]) == kind([Linear(3, 4)])
+    (True, False)
+    """
+    return tuple((type(layer), getattr(layer, "use", None), repr(layer)) for layer in layers)
 
 
 def lower(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -100,7 +99,9 @@ class Session:
         self.optimizer.check_free_for(model)
         self.schedule = as_schedule(terms.schedule, max(terms.epochs, 1))
         self.metrics = named_metrics(terms.metrics, data.loss)
-        self.validation = validation and Evaluation(model, validation, terms.metrics)
+        self.validation = (
+            None if validation is None else Evaluation(model, validation, terms.metrics)
+        )
         self.stopping = Watch(early_stopping, self.validation is not None)
         self.saved = self._read_checkpoint() if terms.resume else None
         if self.optimizer.epochs + terms.epochs > _MOST_EPOCHS:
@@ -211,44 +212,47 @@ class Session:
         bar: Progress,
     ) -> bool:
         """Book the steps done, and what these epochs measured; whether training ends here."""
-        data, losses, ends = self.data, steps.losses, False
-        # bookkeeping alone is not left half done; what others do between epochs may be
-        with contextlib.nullcontext() if self._observed else interrupts_later():
-            self.optimizer.updates += steps.steps_done
+        data, optimizer, losses = self.data, self.optimizer, steps.losses
+        with interrupts_later():  # whatever ended is in the books
+            optimizer.updates += steps.steps_done
             if self.terms.keeps_updates:
                 self.history.add_updates(losses.tolist(), rates[: len(losses)].tolist())
             if not epochs:
                 return False
-            if self._observed:
-                steps.store()
+            optimizer.epochs += epochs
             hits = steps.hits[: epochs * data.steps].reshape(epochs, data.steps)
             accuracies = (hits.sum(axis=1, dtype=np.float64) / data.count).tolist()
             means = data.mean_losses(losses, places, epochs)
-            last_rates = rates[data.steps - 1 :: data.steps].tolist()
-            for mean, accuracy, rate in zip(means, accuracies, last_rates, strict=False):
-                logs = self._measure(mean, accuracy) | {"lr": rate}
-                ends = self._after(logs)
-        bar.show(logs)
+            last_rates = rates[data.steps - 1 : epochs * data.steps : data.steps].tolist()
+            if not self._looks:
+                accuracy = dict.fromkeys(self.metrics, accuracies)
+                self.history.add_epochs({"loss": means} | accuracy | {"lr": last_rates})
+                self.next_epoch += epochs
+        if not self._looks:
+            bar.show({"loss": means[-1]})
+            return False
+        if self._observed:
+            steps.store()
+        logs = {"loss": means[0]} | measure_metrics(self.metrics, accuracies[0], self.model, data)
+        if self.validation is not None:
+            validated = self.validation.measure(self._runs)
+            logs |= {f"val_{name}": value for name, value in validated.items()}
+        ends = self._after(logs | {"lr": last_rates[0]}, bar)
         if self.terms.callbacks:
             steps.load()
         return ends
 
-    def _measure(self, loss: float, accuracy: float) -> dict[str, float]:
-        """What the history keeps of an epoch with this mean loss, but for the learning rate."""
-        self.optimizer.epochs += 1
-        logs = {"loss": loss} | measure_metrics(self.metrics, accuracy, self.model, self.data)
-        if self.validation is not None:
-            validated = self.validation.measure(self._runs)
-            logs |= {f"val_{name}": value for name, value in validated.items()}
-        return logs
-
     def _epochs_at_once(self, steps: Steps) -> int:
         """How many epochs to train before anything is looked at."""
-        looks = self._observed or self.schedule.monitor is not None or self.terms.augment
-        if looks or not steps.takes_epochs:
+        if self._looks or not steps.takes_epochs:
             return 1
         left = self.terms.epochs - self.next_epoch
         return min(left, max(1, _ROWS_AT_ONCE // self.data.count))
+
+    @functools.cached_property
+    def _looks(self) -> bool:
+        """Whether anything happens between epochs."""
+        return self._observed or self.schedule.monitor is not None or bool(self.terms.augment)
 
     @functools.cached_property
     def _observed(self) -> bool:
@@ -261,10 +265,11 @@ class Session:
             or any(function is not None for function in self.metrics.values())
         )
 
-    def _after(self, logs: dict[str, float]) -> bool:
+    def _after(self, logs: dict[str, float], bar: Progress) -> bool:
         """Tell everyone what an epoch measured; whether a callback ends the training."""
         epoch = self.next_epoch
         self.history.add(logs)
+        bar.show(logs)
         if self.schedule.monitor is not None:
             self.schedule.observe(logs[self.schedule.monitor])
         self.stopping.see(epoch, logs, self.model)

@@ -15,7 +15,7 @@ from . import backend as backends
 from .kernels.contract import Binding
 from .kernels.interrupts import interrupts_later
 from .layers import Dropout, Layer
-from .plan import Training, can_lower, lower
+from .plan import Training, can_lower
 from .runs import Runs
 from .training_data import TrainingData
 
@@ -145,7 +145,7 @@ class CompiledSteps:
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
         data, model = setup.data, setup.model
-        self._plan = lower(
+        self._plan = setup.runs.lower(
             data.layers,
             data.x.shape[1],
             data.batch_rows,

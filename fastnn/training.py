@@ -162,7 +162,9 @@ def fit(
             optimizer=optimizer,
             seed=seed,
             early_stopping=early_stopping,
-            validation=validation_rows(model, validation_data, chosen),
+            validation=(
+                None if validation_data is None else validation_rows(model, validation_data, chosen)
+            ),
         )
         warn_of_python(data.layers)
         with Progress(progress, session.updates) as bar:
@@ -220,11 +222,9 @@ def backend_for(
 
 
 def validation_rows(
-    model: Sequential, validation_data: Sequence[ArrayLike] | None, loss: Loss
-) -> TrainingData | None:
+    model: Sequential, validation_data: Sequence[ArrayLike], loss: Loss
+) -> TrainingData:
     """The argument ``validation_data`` as rows to measure on, checked."""
-    if validation_data is None:
-        return None
     expected = "expected (X, y) or (X, y, sample_weight)"
     if not isinstance(validation_data, (tuple, list)):
         raise TypeError(f"validation_data is a {type(validation_data).__name__}; {expected}")

@@ -49,8 +49,12 @@ def run_own_tests(folder: Path) -> subprocess.CompletedProcess:
     )  # fmt: skip
 
 
+checks = parametrize_with_checks([MLPClassifier(max_iter=100), MLPRegressor(max_iter=100)])
+
+
 @pytest.mark.filterwarnings("ignore")
-@parametrize_with_checks([MLPClassifier(max_iter=100), MLPRegressor(max_iter=100)])
+# a list: older versions give pytest a generator, which it no longer takes
+@pytest.mark.parametrize(checks.args[0], list(checks.args[1]), **checks.kwargs)
 def test_estimator_checks(estimator: Any, check: Any) -> None:
     """All of them: none is expected to fail."""
     check(estimator)

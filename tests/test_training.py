@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import warnings
 from collections.abc import Iterator
 from itertools import pairwise
@@ -923,6 +924,77 @@ def test_a_layer_of_ones_own_diverges_and_stops_like_the_compiled_one():
         assert np.isfinite(model.arena.flat).all()
     assert own.optimizer.updates == known.optimizer.updates
     assert messages[0].partition("at update")[2] == messages[1].partition("at update")[2]
+
+
+# Epochs in one go, where nothing looks between them
+
+
+def one_at_a_time(model, x, y, **options):
+    """The same training, with somebody who looks after every epoch."""
+    return model.fit(x, y, callbacks=[lambda info: None], **options)
+
+
+IN_ONE_GO = [
+    {"batch_size": 8}, {"batch_size": 20, "shuffle": False}, {"sampling": "replacement"},
+    {"batch_size": "full", "sample_weight": np.linspace(0.0, 2.0, ROWS)},
+    {"batch_size": 8, "sample_weight": np.linspace(0.5, 2.0, ROWS), "shuffle": False},
+    {"schedule": "cosine", "clip_norm": 0.5, "clip_value": 0.2},
+]  # fmt: skip
+
+
+@every_dtype
+@pytest.mark.parametrize("options", IN_ONE_GO)
+def test_epochs_in_one_go_have_the_bits_of_one_at_a_time(options, dtype):
+    x, y = data(dtype=dtype)
+    model, expected = (fastnn.Sequential(*everything(), dtype=dtype) for _ in range(2))
+    for epochs in (7, 1):
+        settings = {"epochs": epochs, "seed": 5, "history": "update", **options}
+        model.fit(x, y, **settings)
+        one_at_a_time(expected, x, y, **settings)
+        assert dict(model.history) == dict(expected.history) and model.history.epochs == epochs
+        assert model.history.updates == expected.history.updates
+    assert_same_bits(model, expected)
+    assert model.optimizer.state() == expected.optimizer.state()
+
+
+@pytest.mark.parametrize("batch", [8, "full"])
+def test_divergence_among_epochs_in_one_go_is_that_of_one_at_a_time(batch):
+    x, y = data()
+    messages, models = [], [network(), network()]
+    for model, fit in zip(models, (fastnn.Sequential.fit, one_at_a_time), strict=True):
+        with pytest.raises(fastnn.DivergedError) as caught:
+            fit(
+                model, x, np.eye(CLASSES)[y], epochs=40, batch_size=batch, history="update",
+                optimizer=fastnn.SGD(1e10),
+            )  # fmt: skip
+        messages.append(str(caught.value))
+        assert model.history.diverged == messages[-1]
+    model, expected = models
+    assert messages[0] == messages[1] and model.history.epochs > 0
+    assert dict(model.history) == dict(expected.history)
+    np.testing.assert_equal(model.history.updates, expected.history.updates)
+    assert model.optimizer.state() == expected.optimizer.state()
+    assert_same_bits(model, expected)
+
+
+def test_ctrl_c_among_epochs_in_one_go_keeps_the_history_of_those_that_ended():
+    x, y = data()
+    model, expected = network(), network()
+    rates = []
+
+    def interrupting(epoch):
+        rates.append(0.01)
+        if len(rates) == 5000:  # in the midst of some of the epochs that are trained in one go
+            threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+        return rates[-1]
+
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(x, y, epochs=10**6, batch_size="full", history="update", schedule=interrupting)
+    updates, ended = model.optimizer.updates, model.history.epochs
+    assert len(model.history.updates["loss"]) == updates and updates - 1 <= ended <= updates
+    expected.fit(x, y, epochs=updates, batch_size="full", schedule=lambda epoch: 0.01)
+    assert model.history["loss"] == expected.history["loss"][:ended]
+    np.testing.assert_array_equal(model.arena.flat, expected.arena.flat)
 
 
 # The user's own formulas, compiled, saved and loaded

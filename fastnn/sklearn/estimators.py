@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from .. import backend as backends
-from . import extras, predicting, sparse, threads
+from . import engine, extras, predicting, sparse, threads
 from .full_batch import FullBatch
 from .samples import Samples
 from .training import StochasticTraining
 from .versions import TAKES_WEIGHTS, if_weighted, network, validated
 
 
-class _Swapped:
+class _Swapped(network.BaseMultilayerPerceptron):
     """What both estimators have in place of scikit-learn's arithmetic.
 
     Constructor, checks, random stream, warnings and attributes are those of the class that stands
@@ -37,7 +37,7 @@ class _Swapped:
 
     # -- training --
 
-    def _fit(self: Any, X: Any, y: Any, *arguments: Any, **keywords: Any) -> Any:
+    def _fit(self, X: Any, y: Any, *arguments: Any, **keywords: Any) -> Any:
         if self.solver != "adamw":
             return super()._fit(X, y, *arguments, **keywords)
         # scikit-learn asks for its own names in many places
@@ -48,16 +48,16 @@ class _Swapped:
             self.solver = "adamw"
             del self._decoupled
 
-    def _check_solver(self: Any) -> bool:
+    def _check_solver(self) -> bool:
         return self.solver == "adamw" or super()._check_solver()
 
     def _dropout_of_layers(self) -> tuple[float, ...]:
         return extras.dropout_of_layers(self)
 
-    def _fit_stochastic(self: Any, X: Any, y: np.ndarray, *arguments: Any) -> None:
+    def _fit_stochastic(self, X: Any, y: np.ndarray, *arguments: Any) -> None:
         incremental = arguments[-1]
         samples = Samples(X, y, arguments[0] if TAKES_WEIGHTS else None)
-        reason = self._why_theirs(samples)
+        reason = self._why_theirs(samples, incremental)
         if reason is not None:
             self._hand_over(reason)
             super()._fit_stochastic(X, y, *arguments)
@@ -65,30 +65,36 @@ class _Swapped:
         samples = extras.weighted_by_class(self, samples, incremental)
         validation = extras.validation_samples(self, self._validation_data)
         if validation is not None and not (self.warm_start and self.n_iter_):
-            self.validation_loss_curve_ = []
+            self.validation_loss_curve_: list[float] = []
         if self._dropout_of_layers() and not (incremental and hasattr(self, "_optimizer")):
             self._dropout_seed = int(self._random_state.randint(2**31 - 1))
         self._note_engine("fastnn", sparse.how_dense(samples.x))
         StochasticTraining(self, sparse.dense(samples), validation, incremental).run()
 
-    def _fit_lbfgs(self: Any, X: Any, y: np.ndarray, *arguments: Any) -> None:
+    def _fit_lbfgs(self, X: Any, y: np.ndarray, *arguments: Any) -> None:
         samples = Samples(X, y, arguments[0] if TAKES_WEIGHTS else None)
-        reason = self._why_theirs(samples)
+        reason = self._why_theirs(samples, incremental=False)
         if reason is not None:
             self._hand_over(reason)
             super()._fit_lbfgs(X, y, *arguments)
             return
         samples = extras.weighted_by_class(self, samples, incremental=False)
         self._note_engine("fastnn", sparse.how_dense(X))
+        samples = sparse.dense(samples)
         flops = backends.training_work(sum(it.size for it in self.coefs_), len(y)).flops
         with threads.granted(self.n_threads, flops) as most:
-            self._full_batch = FullBatch(self, sparse.dense(samples), most)
+            self._full_batch = FullBatch(self, samples, self._dtype_of_lbfgs(samples), most)
             try:
                 super()._fit_lbfgs(X, y, *arguments)
             finally:
                 del self._full_batch
 
-    def _loss_grad_lbfgs(self: Any, packed: np.ndarray, *arguments: Any) -> Any:
+    def _dtype_of_lbfgs(self, samples: Samples) -> str:
+        """What scikit-learn computes in: SciPy leaves the weights their dtype (from 1.11 on)."""
+        dtypes = [samples.x.dtype, self.coefs_[0].dtype]
+        return np.result_type(*dtypes, *([] if samples.y.dtype == bool else [samples.y.dtype])).name
+
+    def _loss_grad_lbfgs(self, packed: np.ndarray, *arguments: Any) -> Any:
         if self._full_batch is not None:
             self._unpack(packed)
             found = self._full_batch(packed)
@@ -96,7 +102,7 @@ class _Swapped:
                 return found
         return super()._loss_grad_lbfgs(packed, *arguments)
 
-    def _loss_of(self: Any, samples: Samples) -> float:
+    def _loss_of(self, samples: Samples) -> float:
         """scikit-learn's loss on samples, without the penalty."""
         name = getattr(self, "loss", "squared_error")
         if name == "log_loss" and self.out_activation_ == "logistic":
@@ -107,7 +113,7 @@ class _Swapped:
 
     # -- who trains --
 
-    def _why_theirs(self: Any, samples: Samples) -> str | None:
+    def _why_theirs(self, samples: Samples, incremental: bool) -> str | None:
         """Why scikit-learn must train; None where fastnn can.
 
         Raises
@@ -115,7 +121,7 @@ class _Swapped:
         ValueError
             Where scikit-learn would drop an argument that is in use.
         """
-        reason = sparse.why_not_dense(self, samples.x)
+        reason = engine.why_not() or sparse.why_not_dense(self, samples.x, incremental)
         if not predicting.is_ours(self):
             reason = "the weights are not all float32 or all float64"
         elif not all(array.flags.writeable for array in self.coefs_ + self.intercepts_):
@@ -133,14 +139,14 @@ class _Swapped:
         self._check_honoured(reason)
         self._note_engine("scikit-learn", reason)
 
-    def _note_engine(self: Any, name: str, reason: str) -> None:
+    def _note_engine(self, name: str, reason: str) -> None:
         self.engine_, self.engine_reason_ = name, reason
         if self.verbose or os.environ.get("FASTNN_VERBOSE") == "1":
             print(f"{type(self).__name__}: {name} trains ({reason})", file=sys.stderr)
 
     # -- prediction --
 
-    def _forward_pass_fast(self: Any, X: Any, check_input: bool = True) -> np.ndarray:
+    def _forward_pass_fast(self, X: Any, check_input: bool = True) -> np.ndarray:
         if check_input:
             X = validated(self, X)
         outputs = predicting.many_outputs(self, X)
@@ -148,7 +154,7 @@ class _Swapped:
             return outputs
         return self._their_outputs(X)
 
-    def _their_outputs(self: Any, X: Any) -> np.ndarray:
+    def _their_outputs(self, X: Any) -> np.ndarray:
         return super()._forward_pass_fast(X, check_input=False)
 
 
@@ -161,7 +167,7 @@ class MLPClassifier(_Swapped, network.MLPClassifier):
         network.MLPClassifier._parameter_constraints, extras.CLASSIFIER
     )
 
-    def predict(self: Any, X: Any) -> np.ndarray:
+    def predict(self, X: Any) -> np.ndarray:
         """Classes of rows."""
         outputs = predicting.few_outputs(self, X)
         if outputs is None:
@@ -171,7 +177,7 @@ class MLPClassifier(_Swapped, network.MLPClassifier):
             return self.classes_.take(outputs.argmax(axis=1))
         return binarizer.inverse_transform(outputs.ravel() if self.n_outputs_ == 1 else outputs)
 
-    def predict_proba(self: Any, X: Any) -> np.ndarray:
+    def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities of the classes."""
         outputs = predicting.few_outputs(self, X)
         if outputs is None:
@@ -188,7 +194,7 @@ class MLPRegressor(_Swapped, network.MLPRegressor):
         network.MLPRegressor._parameter_constraints, extras.COMMON
     )
 
-    def predict(self: Any, X: Any) -> np.ndarray:
+    def predict(self, X: Any) -> np.ndarray:
         """Values for rows."""
         outputs = predicting.few_outputs(self, X)
         if outputs is None:

@@ -13,7 +13,7 @@ from .samples import Samples
 
 
 class FullBatch:
-    """The function that L-BFGS minimises, in float64.
+    """The function that L-BFGS minimises.
 
     Parameters
     ----------
@@ -21,11 +21,13 @@ class FullBatch:
         With its weights.
     samples : Samples
         Dense rows, read where they lie.
+    dtype : str
+        What it is computed in.
     most_threads : int
     """
 
-    def __init__(self, estimator: Any, samples: Samples, most_threads: int) -> None:
-        self._shape = shape = shape_of(estimator)._replace(dtype="float64")
+    def __init__(self, estimator: Any, samples: Samples, dtype: str, most_threads: int) -> None:
+        self._shape = shape = shape_of(estimator)._replace(dtype=dtype)
         rows = len(samples.x)
         weights = None
         if samples.weights is not None:
@@ -38,7 +40,7 @@ class FullBatch:
         sizes = [weight.size for weight in estimator.coefs_]
         self._penalised = sum(sizes)
         sizes += [bias.size for bias in estimator.intercepts_]
-        self._arrays, self._grads = np.zeros(sum(sizes)), np.zeros(sum(sizes))
+        self._arrays, self._grads = (np.zeros(sum(sizes), dtype) for _ in range(2))
         names = [name for group in zip(*shape.names, strict=True) for name in group]
         shapes = [array.shape for array in estimator.coefs_ + estimator.intercepts_]
         binding = Binding(
@@ -64,7 +66,7 @@ class FullBatch:
         if outcome == "diverged":
             return None
         run.store()
-        weights, factor = packed[: self._penalised], self._alpha / self._weight
+        weights, factor = self._arrays[: self._penalised], self._alpha / self._weight
         grad = self._grads.copy()
         grad[: self._penalised] += factor * weights
         loss = np.float64(run.losses()[0]) * loss_share(self._shape) + self._offset

@@ -10,7 +10,7 @@ import threading
 from typing import Any
 
 from .samples import Samples
-from .steps import CompiledEpochs, key_of
+from .steps import CompiledEpochs, TheirEpochs, key_of
 
 MOST_BYTES = 1 << 22
 """Rows of a training, and weights with their state, of more bytes are worked on where they lie:
@@ -40,9 +40,9 @@ def epochs_of(
     return fitting[0]
 
 
-def give_back(epochs: CompiledEpochs) -> None:
+def give_back(epochs: CompiledEpochs | TheirEpochs) -> None:
     """Let a run wait for the next training, if it can."""
-    if not epochs.staged:
+    if not (isinstance(epochs, CompiledEpochs) and epochs.staged):
         return
     epochs.release()
     with _lock:

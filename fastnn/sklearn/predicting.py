@@ -11,8 +11,8 @@ import numpy as np
 
 from .. import backend as backends
 from ..kernels.contract import FEW_ROWS, Binding
-from . import kept, threads
-from .network import Shape, prediction_plan, shape_of
+from . import engine, kept, threads
+from .network import THEIR_ACTIVATIONS, Shape, prediction_plan, shape_of
 from .sparse import rows_of
 
 MOST_AT_ONCE = 4 * FEW_ROWS
@@ -47,14 +47,15 @@ class Way:
         known = estimator.__dict__
         self._arrays = [*known["coefs_"], *known["intercepts_"]]
         self._names = known["activation"], known["out_activation_"]
-        self._backend = backends.get_backend()
         self._predict: Callable[[np.ndarray], np.ndarray | None] | None = None
-        if is_ours(estimator) and all(array.flags.c_contiguous for array in self._arrays):
+        self._backend = backend = engine.usable()
+        lies_well = all(array.flags.c_contiguous for array in self._arrays)
+        if backend is not None and is_ours(estimator) and lies_well:
             shape = shape_of(estimator)
-            plan = prediction_plan(shape, FEW_ROWS, self._backend.chunk_rows)
+            plan = prediction_plan(shape, FEW_ROWS, backend.chunk_rows)
             self._dtype, self._inputs = np.dtype(shape.dtype), shape.widths[0]
             self._finish = finish_of(shape)
-            self._predict = self._backend.predictor(plan, named_arrays(estimator, shape))
+            self._predict = backend.predictor(plan, named_arrays(estimator, shape))
 
     def is_current(self, known: dict[str, Any]) -> bool:
         """Whether the estimator still has these arrays and activations."""
@@ -63,31 +64,42 @@ class Way:
             len(arrays) == len(self._arrays)
             and all(map(is_, arrays, self._arrays))
             and self._names == (known["activation"], known["out_activation_"])
-            and self._backend is backends.get_backend()
+            and self._backend is engine.usable()
         )
 
     def __call__(self, x: np.ndarray) -> np.ndarray | None:
         """Outputs, or None."""
         if self._predict is None or x.dtype != self._dtype or x.shape[1] != self._inputs:
             return None
-        outputs = self._predict(x) if len(x) <= FEW_ROWS else self._by_slices(x)
+        if len(x) <= FEW_ROWS:
+            outputs = self._predict(x)
+        else:
+            slices = range(0, len(x), FEW_ROWS)
+            parts = [self._predict(x[begin : begin + FEW_ROWS]) for begin in slices]
+            known = [part for part in parts if part is not None]
+            outputs = np.concatenate(known) if len(known) == len(parts) else None
         return outputs if outputs is None or self._finish is None else self._finish(outputs)
-
-    def _by_slices(self, x: np.ndarray) -> np.ndarray | None:
-        parts = [self._predict(x[begin : begin + FEW_ROWS]) for begin in range(0, len(x), FEW_ROWS)]
-        return None if any(part is None for part in parts) else np.concatenate(parts)
 
 
 def many_outputs(estimator: Any, x: Any) -> np.ndarray | None:
-    """Outputs of rows that were checked, (B, O); None where NumPy's products are as fast."""
+    """Outputs of rows that were checked, (B, O); None where scikit-learn's way is as fast.
+
+    Raises
+    ------
+    RuntimeError
+        For an activation that scikit-learn has not, where no backend works.
+    """
     flops = 2 * x.shape[0] * sum(weight.size for weight in estimator.coefs_)
-    if flops < LEAST_FLOPS or not isinstance(x, np.ndarray) or not is_ours(estimator):
-        return None
-    shape = shape_of(estimator)
-    if np.result_type(x, shape.dtype) != shape.dtype:
-        return None
+    if estimator.activation in THEIR_ACTIVATIONS:
+        is_small = flops < LEAST_FLOPS or not isinstance(x, np.ndarray)
+        if is_small or engine.why_not() or not is_ours(estimator):
+            return None
+        if np.result_type(x, estimator.coefs_[0]) != estimator.coefs_[0].dtype:
+            return None
+    elif reason := engine.why_not():
+        raise RuntimeError(f"activation={estimator.activation!r} needs fastnn's engine: {reason}")
     with threads.granted(estimator.n_threads, flops) as most:
-        return Outputs(estimator, x, shape, most)()
+        return Outputs(estimator, x, shape_of(estimator), most)()
 
 
 class Outputs:
@@ -103,12 +115,12 @@ class Outputs:
     """
 
     def __init__(self, estimator: Any, x: np.ndarray, shape: Shape, most_threads: int) -> None:
-        backend = backends.get_backend()
+        backend, x = backends.get_backend(), rows_of(x)
         plan = prediction_plan(shape, min(len(x), backend.chunk_rows), backend.chunk_rows)
         self._finish = finish_of(shape)
         self._out = np.empty((len(x), plan.outputs), shape.dtype)
         count = min(most_threads, backends.threads_for(plan))
-        binding = Binding(rows_of(x), named_arrays(estimator, shape), out=self._out, threads=count)
+        binding = Binding(x, named_arrays(estimator, shape), out=self._out, threads=count)
         self._run = backend.start(plan, binding)
 
     def __call__(self) -> np.ndarray:

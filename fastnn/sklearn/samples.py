@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,11 +63,4 @@ def labels_of(estimator: Any, samples: Samples) -> np.ndarray:
 
 def batch_rows_of(estimator: Any, rows: int) -> int:
     """Rows of a batch, out of so many."""
-    if estimator.batch_size == "auto":
-        return min(200, rows)
-    if estimator.batch_size > rows:
-        warnings.warn(
-            "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped",
-            stacklevel=2,
-        )
-    return int(np.clip(estimator.batch_size, 1, rows))
+    return min(200 if estimator.batch_size == "auto" else int(estimator.batch_size), rows)

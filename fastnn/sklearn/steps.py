@@ -12,7 +12,6 @@ from ..kernels.contract import Binding
 from ..kernels.interrupts import interrupts_later
 from ..optional import require
 from .network import (
-    Update,
     count_steps,
     has_penalty,
     loss_offsets,
@@ -76,9 +75,11 @@ def _params(estimator: Any) -> list[np.ndarray]:
     return estimator.coefs_ + estimator.intercepts_
 
 
-def _slots(estimator: Any, update: Update) -> list[np.ndarray]:
-    """The first slot of each parameter in that order, then the second."""
-    return [array for slot in update.slots for array in getattr(estimator._optimizer, slot)]
+def _arrays(estimator: Any) -> list[np.ndarray]:
+    """The parameters, then the first slot of each in that order, then the second."""
+    optimizer = estimator._optimizer
+    slots = update_of(optimizer).slots
+    return _params(estimator) + [array for slot in slots for array in getattr(optimizer, slot)]
 
 
 def key_of(estimator: Any, samples: Samples, batch_rows: int, most_threads: int) -> tuple[Any, ...]:
@@ -117,15 +118,16 @@ class CompiledEpochs:
     ) -> None:
         self.key = key_of(estimator, samples, batch_rows, most_threads)
         self._shape = shape = shape_of(estimator)
-        self._update = update_of(estimator._optimizer)
         self._batch_rows = batch_rows
         self.staged = staged
         self.x = samples.x.copy() if staged else samples.x
-        self._targets = targets_of(shape, samples.y)
+        targets = targets_of(shape, samples.y)
+        # float targets are the caller's own array, which the next training must not write into
+        self._targets = targets.copy() if staged else targets
         self._weights = None
         if samples.weights is not None:
             self._weights = np.array(samples.weights, shape.dtype)
-        theirs = [*_params(estimator), *_slots(estimator, self._update)]
+        theirs = _arrays(estimator)
         self._mirrors = [Mirror.of(array, shape.dtype, staged) for array in theirs]
         self._begin_training(estimator, samples)
         backend = backends.get_backend()
@@ -160,10 +162,9 @@ class CompiledEpochs:
         self._targets[:rows] = targets_of(self._shape, samples.y)
         if self._weights is not None:
             self._weights[:rows] = samples.weights
-        theirs = [*_params(estimator), *_slots(estimator, self._update)]
         self._mirrors = [
             mirror._replace(theirs=array)
-            for mirror, array in zip(self._mirrors, theirs, strict=True)
+            for mirror, array in zip(self._mirrors, _arrays(estimator), strict=True)
         ]
         self._begin_training(estimator, samples)
         self._run.load()
@@ -171,6 +172,7 @@ class CompiledEpochs:
     def _begin_training(self, estimator: Any, samples: Samples) -> None:
         """Take what belongs to this training alone."""
         self._estimator, self._rows = estimator, len(samples.x)
+        self._update = update_of(estimator._optimizer)
         self._begins = np.arange(0, self._rows, self._batch_rows)
         counts = np.minimum(self._batch_rows, self._rows - self._begins)
         self._counts = counts.astype(np.float64)
@@ -283,8 +285,6 @@ class TheirEpochs:
             estimator._optimizer.update_params(self._params, grads[0] + grads[1])
             move(1)
         return total
-
-    staged = False
 
     def store(self) -> None:
         """The weights are where they belong."""

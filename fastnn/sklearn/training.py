@@ -13,7 +13,7 @@ from ..progress import Progress
 from . import pool, threads
 from .network import new_optimizer
 from .samples import Samples, batch_rows_of, labels_of, split
-from .steps import HandedOver, TheirEpochs
+from .steps import CompiledEpochs, HandedOver, TheirEpochs
 from .versions import if_weighted
 
 _ConvergenceWarning = require("sklearn.exceptions", extra="sklearn").ConvergenceWarning
@@ -54,6 +54,13 @@ class StochasticTraining:
             scored = None
         self._samples, self._rows = samples, samples.x.shape[0]
         self._batch_rows = batch_rows_of(estimator, self._rows)
+        self._epochs: CompiledEpochs | TheirEpochs
+        if estimator.batch_size != "auto" and estimator.batch_size > self._rows:
+            warnings.warn(
+                "Got `batch_size` less than 1 or larger than sample size. It is going to be "
+                "clipped",
+                stacklevel=2,
+            )
         dtypes = (
             ("float64",) if hasattr(estimator, "classes_") else (samples.x.dtype, samples.y.dtype)
         )
@@ -127,8 +134,9 @@ class StochasticTraining:
         except HandedOver as rest:
             self._epochs.store()
             self._estimator._hand_over(f"{rest.reason}; the rest is as scikit-learn does it")
-            self._epochs = TheirEpochs(self._estimator, self._samples, self._batch_rows)
-            return rest.total + self._epochs.train(order, self._bar.move, rest.step)
+            epochs = TheirEpochs(self._estimator, self._samples, self._batch_rows)
+            self._epochs = epochs
+            return rest.total + epochs.train(order, self._bar.move, rest.step)
 
     def _gave_up(self) -> bool:
         """Whether training stops because nothing has improved for too long."""

@@ -7,11 +7,11 @@ from typing import Any
 
 from ..optional import require
 
-network = require("sklearn.neural_network._multilayer_perceptron", extra="sklearn")
+network: Any = require("sklearn.neural_network._multilayer_perceptron", extra="sklearn")
 """Where scikit-learn has its estimators."""
-optimizers = require("sklearn.neural_network._stochastic_optimizers", extra="sklearn")
+optimizers: Any = require("sklearn.neural_network._stochastic_optimizers", extra="sklearn")
 """Where it has their optimizers."""
-validation = require("sklearn.utils.validation", extra="sklearn")
+validation: Any = require("sklearn.utils.validation", extra="sklearn")
 """Where it checks data."""
 TAKES_WEIGHTS = (
     "sample_weight" in inspect.signature(network.BaseMultilayerPerceptron._backprop).parameters
