@@ -80,7 +80,7 @@ class StochasticTraining:
         flops = backends.training_work(weights, self._rows).flops
         with (
             threads.granted(estimator.n_threads, flops) as most_threads,
-            Progress(estimator.progress, epochs * steps, 0) as self._bar,
+            Progress(estimator.progress, epochs * steps) as self._bar,
         ):
             self._epochs = pool.epochs_of(estimator, self._samples, self._batch_rows, most_threads)
             order = np.arange(self._rows)
