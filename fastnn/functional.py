@@ -700,9 +700,7 @@ def batch_norm_backward(
 
 
 _PRELU = Activation(ACTIVATIONS["prelu"])
-_PLAIN = {
-    name: Activation(formula) for name, formula in ACTIVATIONS.items() if not formula.learned
-}
+_PLAIN = {name: Activation(formula) for name, formula in ACTIVATIONS.items() if not formula.learned}
 
 
 def _activation(name: str, **settings: float) -> Activation:
