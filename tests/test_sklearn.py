@@ -21,6 +21,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 import fastnn
 import fastnn.sklearn as ours
+from fastnn.sklearn.threads import granted
 from fastnn.sklearn.versions import TAKES_WEIGHTS, if_weighted
 
 BOUND = {"float64": 1e-8, "float32": 1e-3}
@@ -125,7 +126,7 @@ SOLVERS = (
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_solver_on_every_kind_of_targets(kind, solver, dtype):
     X, y = data(kind, dtype=dtype)
-    expected, got = fit_both(kind, X, y, batch_size=20, alpha=0.05, **solver)
+    expected, got = fit_both(kind, X, y, batch_size=25, alpha=0.05, **solver)
     assert got.engine_ == "fastnn"
     assert_same(expected, got, X, BOUND[dtype])
 
@@ -519,6 +520,24 @@ def test_fits_at_once_in_several_threads():
             )
     for one, other in zip(alone, together, strict=True):
         np.testing.assert_array_equal(one.coefs_[0], other.coefs_[0])
+
+
+def test_threads_are_shared_by_what_works_at_once(monkeypatch):
+    monkeypatch.setattr("fastnn.backend.get_num_threads", lambda: 8)
+    monkeypatch.setenv("OMP_NUM_THREADS", "6")
+
+    def at_once() -> int:
+        with granted(None, 10**9) as most:
+            return most
+
+    with granted(None, 10**9) as alone, granted(None, 10**9) as nested:
+        assert (alone, nested) == (6, 6)
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(at_once).result() == 3
+    with granted(None, 10) as small, granted(5, 10**9) as chosen:
+        assert (small, chosen) == (1, 5)
+    monkeypatch.setenv("OMP_NUM_THREADS", "many")
+    assert at_once() == 8
 
 
 # ---- who trains ----
