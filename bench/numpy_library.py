@@ -2,8 +2,8 @@
 
 ``python -m bench.numpy_library`` trains the small library of ``examples/numpy_library`` and a
 from-scratch course's networks (``fastnn.compat.scratch`` beside the same in plain NumPy), in one
-process and in turn, after it has checked that both give the same losses. NumPy runs with one BLAS
-thread and with all, and is judged by the better.
+process and in turn, after it has checked that both give the same losses. Each runs with one thread
+and with all, and is judged by the better.
 """
 
 from __future__ import annotations
@@ -130,17 +130,21 @@ def time_case(case: Case, batch: int, quick: bool) -> Timing:
     """A case at a batch size."""
     verify(case, batch)
     rounds, seconds = (QUICK_ROUNDS, QUICK_SECONDS) if quick else (ROUNDS, ROUND_SECONDS)
-    numpy_step, our_step = (case.make(ours, case.dtype, batch) for ours in (False, True))
-    found: dict[str, list[float]] = {"one": [], "all": [], "ours": []}
+    steps = {
+        "numpy": case.make(False, case.dtype, batch),
+        "fastnn": case.make(True, case.dtype, batch),
+    }
+    found: dict[tuple[str, int | None], list[float]] = {}
     for _ in range(rounds):
-        for name, step, threads in (
-            ("one", numpy_step, 1), ("all", numpy_step, None), ("ours", our_step, None),
-        ):  # fmt: skip
-            with _blas_threads(threads):
-                found[name].append(_seconds_a_step(step, seconds))
-    medians = {name: statistics.median(of) for name, of in found.items()}
-    theirs = min(medians["one"], medians["all"])
-    return Timing(case.title, case.dtype, batch, theirs, medians["ours"])
+        for threads in (1, None):
+            with _threads(threads):
+                for name, step in steps.items():
+                    times = found.setdefault((name, threads), [])
+                    times.append(_seconds_a_step(step, seconds))
+    numpy, ours = (
+        min(statistics.median(found[name, threads]) for threads in (1, None)) for name in steps
+    )
+    return Timing(case.title, case.dtype, batch, numpy, ours)
 
 
 def verify(case: Case, batch: int) -> None:
@@ -196,12 +200,17 @@ def _seconds_a_step(step: Step, seconds: float) -> float:
 
 
 @contextlib.contextmanager
-def _blas_threads(count: int | None) -> Iterator[None]:
-    """So many threads for NumPy's BLAS; None for as many as it takes by itself."""
+def _threads(count: int | None) -> Iterator[None]:
+    """So many threads for fastnn and for NumPy's BLAS; None for as many as each takes by itself."""
     import threadpoolctl  # of scikit-learn
 
-    with threadpoolctl.threadpool_limits(count, user_api="blas"):
-        yield
+    before = fastnn.get_num_threads()
+    fastnn.set_num_threads(count)
+    try:
+        with threadpoolctl.threadpool_limits(count, user_api="blas"):
+            yield
+    finally:
+        fastnn.set_num_threads(before)
 
 
 if __name__ == "__main__":

@@ -293,7 +293,8 @@ def _update(
         _check_target(target, array, weight)
     if len({id(array) for array in targets.values()}) < len(targets):
         raise ValueError(f"{' and '.join(targets)} must be different arrays")
-    arrays.require_same_place(**targets, grad=grad)
+    if type(weight) is not np.ndarray or type(grad) is not np.ndarray:
+        arrays.require_same_place(**targets, grad=grad)
     given = arrays.as_array("grad", grad)
     if given.dtype.kind not in "fiub" or given.shape != weight.shape:
         raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from typing import Any
 
 import numpy as np
 
@@ -34,8 +35,8 @@ def aligned(count: int, dtype: str) -> np.ndarray:
     return raw[begin : begin + size].view(dtype)
 
 
-def address(array: np.ndarray) -> int:
-    """Where an array begins, in a quarter of the time that ``array.ctypes.data`` takes."""
+def address(array: Any) -> int:
+    """Where a NumPy array begins, in half of the time that ``array.ctypes.data`` takes."""
     flags = array.flags
     if flags.c_contiguous and flags.writeable and array.size:
         return ctypes.addressof(ctypes.c_char.from_buffer(array))

@@ -472,9 +472,9 @@ def test_the_precision_of_products_reaches_the_plan(precision, cupy, monkeypatch
     plans = []
     start = type(fastnn.get_backend("cupy")).start
 
-    def record(self, plan, binding):
+    def record(self, plan, *rest):
         plans.append(plan)
-        return start(self, plan, binding)
+        return start(self, plan, *rest)
 
     monkeypatch.setattr(type(fastnn.get_backend("cupy")), "start", record)
     x, y = data(rows=600)

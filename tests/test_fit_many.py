@@ -244,6 +244,17 @@ def test_the_bar_counts_the_updates_of_all_even_of_those_that_end_early(monkeypa
     assert sum(moves) == 3 * 5 * 6
 
 
+@pytest.mark.parametrize("other", ["cupy"])
+def test_networks_on_a_gpu_have_the_bits_of_fit(other):
+    models, expected = ([plain(1, "float32"), elaborate(2)] for _ in range(2))
+    rows = some_rows(2)
+    with fastnn.use_backend(other):
+        fastnn.fit_many(models, X, Y, rows=rows, epochs=2, seeds=[1, 2])
+        one_by_one(expected, X, Y, rows=rows, epochs=2, seeds=[1, 2])
+    for model, trained in zip(models, expected, strict=True):
+        assert_same_state(model, trained)
+
+
 # Divergence, interrupts, errors in the midst
 
 

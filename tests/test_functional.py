@@ -172,6 +172,8 @@ def targets_of(name, outputs):
     if name == "cross_entropy":
         return np.arange(len(outputs)) % outputs.shape[1]
     values = normal(outputs.shape, outputs.dtype, 3)
+    if name == "poisson":
+        return np.floor(np.abs(values))
     return 1 / (1 + np.exp(-values)) if name == "binary_cross_entropy" else values
 
 
@@ -185,6 +187,7 @@ def targets_of(name, outputs):
         ("mse", reference.mean_squared_error, {}),
         ("mae", reference.mean_absolute_error, {}),
         ("huber", reference.huber, {"delta": 0.7}),
+        ("poisson", reference.poisson, {}),
     ],
 )
 def test_loss(name, truth, settings, weighted, dtype):
@@ -195,7 +198,8 @@ def test_loss(name, truth, settings, weighted, dtype):
     true_loss, true_grad = truth(outputs, targets, weight, **settings)
     terms = 11 + 6 + ULPS
     assert isinstance(loss, float)
-    assert_close(loss, true_loss, rounded(dtype, terms, 2 * true_loss))
+    size = 2 * np.abs(outputs).max() ** 2 if name == "poisson" else 2 * true_loss  # terms cancel
+    assert_close(loss, true_loss, rounded(dtype, terms, size))
     assert_close(grad, true_grad, rounded(dtype, ULPS, 1.0))
 
 

@@ -222,6 +222,16 @@ def test_from_sklearn_and_back(kind, activation, dtype):
         np.testing.assert_array_equal(again.predict(X), mlp.predict(X))
 
 
+def test_an_estimator_of_fastnn_with_an_activation_of_its_own():
+    from fastnn.sklearn import MLPRegressor
+
+    X, y = data("value", "float64")
+    mlp = MLPRegressor(activation="elu", random_state=0)
+    mlp.partial_fit(X, y)
+    expected = mlp.predict(X)[:, None]
+    assert_close(fastnn.from_sklearn(mlp).predict(X), expected, near("float64", expected))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_to_sklearn_gives_is_an_estimator_like_any(kind):
     mlp, X, y = fitted(kind, "float64")

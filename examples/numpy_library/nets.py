@@ -131,7 +131,9 @@ class SGD:
 
     def zeros(self, number: int, weight: Array, count: int) -> list[Array]:
         """The state of a parameter, which begins at zero."""
-        return self.state.setdefault(number, [np.zeros_like(weight) for _ in range(count)])
+        if number not in self.state:
+            self.state[number] = [np.zeros_like(weight) for _ in range(count)]
+        return self.state[number]
 
     def update(self, number: int, weight: Array, grad: Array) -> None:
         functions.sgd_update(weight, grad, self.lr)

@@ -14,7 +14,8 @@ from ..model import Sequential
 from .arrays import from_numpy, to_numpy
 
 _HIDDEN = {"identity": "identity", "logistic": "sigmoid", "tanh": "tanh", "relu": "relu"}
-"""fastnn's name of each of scikit-learn's hidden activations."""
+"""fastnn's name of each of scikit-learn's hidden activations; fastnn.sklearn has more, under
+fastnn's own names."""
 
 
 def from_sklearn(mlp: Any) -> Sequential:
@@ -23,7 +24,7 @@ def from_sklearn(mlp: Any) -> Sequential:
     Parameters
     ----------
     mlp : MLPClassifier or MLPRegressor
-        Fitted; its weights are copied.
+        Fitted, scikit-learn's or one of ``fastnn.sklearn``; its weights are copied.
 
     Returns
     -------
@@ -55,7 +56,7 @@ def from_sklearn(mlp: Any) -> Sequential:
         )
     if not hasattr(mlp, "coefs_"):
         raise ValueError(f"mlp is {mlp!r}, which is not fitted; call its fit() first")
-    hidden = [_HIDDEN[mlp.activation]] * (len(mlp.coefs_) - 1)
+    hidden = [_HIDDEN.get(mlp.activation, mlp.activation)] * (len(mlp.coefs_) - 1)
     weights = list(zip(mlp.coefs_, mlp.intercepts_, strict=True))
     model = from_numpy(weights, [*hidden, _last(mlp.out_activation_)])
     if hasattr(mlp, "classes_"):
