@@ -99,13 +99,10 @@ class _Swapped(network.BaseMultilayerPerceptron):
         return np.result_type(*dtypes, *([] if samples.y.dtype == bool else [samples.y.dtype])).name
 
     def _loss_grad_lbfgs(self, packed: np.ndarray, *arguments: Any) -> Any:
-        if self._full_batch is not None:
-            self._unpack(packed)
-            found = self._full_batch(packed)
-            if found is not None:
-                return found
-            self._check_honoured("the loss is not finite")
-        return super()._loss_grad_lbfgs(packed, *arguments)
+        if self._full_batch is None:
+            return super()._loss_grad_lbfgs(packed, *arguments)
+        self._unpack(packed)
+        return self._full_batch(packed)
 
     def _loss_of(self, samples: Samples) -> float:
         """scikit-learn's loss on samples, without the penalty."""
