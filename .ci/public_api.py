@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 import fastnn
 from fastnn import functional, init, metrics, schedules
 from fastnn.data import Dataset
-from fastnn.kernels.contract import Backend, Plan
+from fastnn.kernels.contract import Plan
 
 Pair = tuple[NDArray[Any], NDArray[Any]]
 
@@ -74,6 +74,7 @@ losses: list[fastnn.Loss] = [
     fastnn.MSELoss(),
     fastnn.L1Loss(),
     fastnn.HuberLoss(),
+    fastnn.PoissonNLLLoss(),
     fastnn.Loss(lambda m, output, target: m.abs(output - target), name="mine"),
 ]
 history = model.fit(
@@ -116,13 +117,23 @@ optimizers[1].step(model)
 optimizers[2].step([np.zeros(3)], [np.ones(3)])
 assert_type(fastnn.check_gradients(model, X, y, loss="cross_entropy"), dict[str, float])
 products: NDArray[Any] = functional.linear(X, np.zeros((64, 3)), np.zeros(3), activation="relu")
+functional.adam_update(np.ones(3), np.ones(3), np.zeros(3), np.zeros(3), lr=0.1, step=1)
 weight: NDArray[Any] = init.he_normal(np.random.default_rng(0), (64, 3))
+
+# Networks of other libraries
+
+lifted = fastnn.from_numpy([(np.ones((4, 2)), None)], activations=["softmax"])
+assert_type(lifted, fastnn.Sequential)
+assert_type(fastnn.from_sklearn(lifted.to_sklearn()), fastnn.Sequential)
+assert_type(fastnn.from_torch(None), fastnn.Sequential)
+weights, names = lifted.to_numpy()
+assert_type(names, list[str])
 
 # Backends
 
 with fastnn.use_backend("numpy") as backend:
-    assert_type(backend, Backend)
+    assert_type(backend, fastnn.Backend)
 fastnn.set_backend("numba")
 fastnn.set_num_threads(2)
 assert_type(fastnn.get_num_threads(), int)
-assert_type(fastnn.get_backend(), Backend)
+assert_type(fastnn.get_backend(), fastnn.Backend)

@@ -45,6 +45,7 @@ def kernels(backend: Any) -> Iterator[tuple[str, Callable[[], Case]]]:
     for batch in test_kernels.FEW:
         yield f"dots of {batch}", functools.partial(test_kernels.dots, DTYPE, batch)
     yield "transpose", functools.partial(test_kernels.transpose, DTYPE)
+    yield "squares", functools.partial(test_kernels.squares, DTYPE)
     for name in test_optimizers.OPTIMIZERS:
         yield (
             f"update {name}",

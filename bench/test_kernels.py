@@ -1,4 +1,4 @@
-"""Kernels that work only inside a run, by themselves: product tiles, few rows, transposing.
+"""Kernels that work only inside a run, by themselves: tiles, few rows, transposing, squares.
 
 They are called as the engine calls them, over weights that lie as it keeps them; calls in a row are
 made by compiled code, so that what is timed is theirs alone.
@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import reference
-from checks import Bound, assert_close, poisoned, product_bound
+from checks import Bound, assert_close, poisoned, product_bound, sum_bound
 from llvmlite import ir
 
 import fastnn
@@ -72,6 +72,10 @@ def test_sweep(time, name):
 
 def test_transpose(time):
     time(transpose("float32"))
+
+
+def test_squares(time):
+    time(squares("float32"))
 
 
 # ---- cases ----
@@ -143,6 +147,19 @@ def transpose(dtype: str) -> Case:
         assert_close(out, x.T, Bound(np.zeros(out.shape), np.zeros(out.shape)))
 
     return Case(run, verify, dtype, traffic(x, out), traffic(x, out), steps=CALLS)
+
+
+def squares(dtype: str) -> Case:
+    """The sum of the squares of a panel of weights."""
+    x, out = _random(dtype, INPUTS, memory.panel_columns(dtype)), poisoned(1, dtype)
+    run = _calls(library.plain(dtype, "squares"), x.ctypes.data, x.size, out.ctypes.data)
+
+    def verify() -> None:
+        run()
+        terms = reference.float64(x) ** 2
+        assert_close(out[0], terms.sum(), sum_bound(dtype, terms))
+
+    return Case(run, verify, dtype, traffic(x), traffic(x), 2 * x.size, steps=CALLS)
 
 
 def outer_update(dtype: str, name: str, batch: int) -> Case:

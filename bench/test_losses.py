@@ -22,6 +22,7 @@ ELEMENTWISE = {  # the truth of each
     "absolute_error": reference.mean_absolute_error,
     "huber": reference.huber,
     "binary_cross_entropy": reference.binary_cross_entropy,
+    "poisson": reference.poisson,
 }
 _CROSS_ENTROPY_FLOPS = 7
 """Of an element besides its exponential: sum, target sum, target dot (3), gradient (2)."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .fit_many import fit_many as fit_many
     from .gradient_check import check_gradients as check_gradients
     from .history import History as History
+    from .kernels.contract import Backend as Backend
     from .layers import ELU as ELU
     from .layers import GELU as GELU
     from .layers import SELU as SELU
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
     from .layers import Softplus as Softplus
     from .layers import Standardize as Standardize
     from .layers import Tanh as Tanh
+    from .lifts.arrays import from_numpy as from_numpy
+    from .lifts.pytorch import from_torch as from_torch
+    from .lifts.scikit_learn import from_sklearn as from_sklearn
     from .loading import load as load
     from .losses import BCEWithLogitsLoss as BCEWithLogitsLoss
     from .losses import CrossEntropyLoss as CrossEntropyLoss
@@ -53,6 +57,7 @@ if TYPE_CHECKING:
     from .losses import L1Loss as L1Loss
     from .losses import Loss as Loss
     from .losses import MSELoss as MSELoss
+    from .losses import PoissonNLLLoss as PoissonNLLLoss
     from .model import Sequential as Sequential
     from .optim import SGD as SGD
     from .optim import Adagrad as Adagrad
@@ -74,9 +79,13 @@ _NAMES = {
     "fit_many": "fit_many",
     "gradient_check": "check_gradients",
     "history": "History",
+    "kernels.contract": "Backend",
     "layers": "Activation BatchNorm1d Dropout ELU Flatten GELU Identity LeakyReLU Linear PReLU ReLU"
     " SELU SiLU Sigmoid Softmax Softplus Standardize Tanh Layer",
-    "losses": "BCEWithLogitsLoss CrossEntropyLoss HuberLoss L1Loss Loss MSELoss",
+    "lifts.arrays": "from_numpy",
+    "lifts.pytorch": "from_torch",
+    "lifts.scikit_learn": "from_sklearn",
+    "losses": "BCEWithLogitsLoss CrossEntropyLoss HuberLoss L1Loss Loss MSELoss PoissonNLLLoss",
     "loading": "load",
     "model": "Sequential",
     "optim": "SGD Adagrad Adam AdamW Momentum Nesterov Optimizer RMSprop",

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from .kernels import alignment
+
 _CUDA_KINDS = (2, 13)
 """DLPack's numbers for the memory of a CUDA device, and for memory that host and device share."""
 
@@ -150,9 +152,12 @@ def contiguous(array: Any, dtype: Any) -> Any:
     >>> contiguous(np.ones((1, 3)).T, np.float64).strides
     (8, 8)
     """
-    steps = [array.itemsize * math.prod(array.shape[1 + axis :]) for axis in range(array.ndim)]
-    if array.dtype == dtype and array.strides == tuple(steps):
-        return array
+    if array.dtype == dtype and array.flags.c_contiguous:
+        if 1 not in array.shape:
+            return array
+        steps = [array.itemsize * math.prod(array.shape[1 + axis :]) for axis in range(array.ndim)]
+        if array.strides == tuple(steps):
+            return array
     copy = module_of(array).empty(array.shape, dtype)
     copy[...] = array
     return copy
@@ -165,13 +170,15 @@ def overlap(a: Any, b: Any) -> bool:
     >>> overlap(numbers[:3], numbers[2:]), overlap(numbers[:2], numbers[2:])
     (True, False)
     """
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        return np.may_share_memory(a, b)
     (begin, end), (other_begin, other_end) = _extent(a), _extent(b)
     return begin < other_end and other_begin < end
 
 
 def address(array: Any) -> int:
     """Where the first element of a NumPy or CuPy array is."""
-    return array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr
+    return alignment.address(array) if isinstance(array, np.ndarray) else array.data.ptr
 
 
 def _extent(array: Any) -> tuple[int, int]:

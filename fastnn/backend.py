@@ -54,7 +54,8 @@ def get_backend(name: str | None = None) -> Backend:
     Returns
     -------
     Backend
-        An object with the operations of ``fastnn.kernels.contract.Backend``.
+        An object with the operations of ``fastnn.Backend``, whose docstrings say what each does,
+        at what cost and with what error.
 
     Raises
     ------

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import math
 import numbers
+import operator
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -57,7 +59,8 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> ValueError:
     ValueError("unknown optimizer 'adma': did you mean 'adam' or 'adamw'?")
     """
     names = sorted(known)
-    near = difflib.get_close_matches(str(name).lower(), names)
+    by_lower = {known.lower(): known for known in names}
+    near = [by_lower[found] for found in difflib.get_close_matches(str(name).lower(), by_lower)]
     if near:
         hint = f"did you mean {' or '.join(map(repr, near))}?"
     else:
@@ -155,16 +158,17 @@ def number(
         result = float(value)
     except OverflowError:
         result = float("-inf") if value < 0 else float("inf")
-    bounds = [
-        (f"at least {at_least}", at_least is None or result >= at_least),
-        (f"above {above}", above is None or result > above),
-        (f"at most {at_most}", at_most is None or result <= at_most),
-        (f"below {below}", below is None or result < below),
-        ("finite", bool(np.isfinite(result))),
-    ]
-    for expected, holds in bounds:
-        if not holds:
-            raise ValueError(f"{name} must be {expected}, got {value}")
+    bounds = (
+        ("at least", at_least, operator.ge),
+        ("above", above, operator.gt),
+        ("at most", at_most, operator.le),
+        ("below", below, operator.lt),
+    )
+    for word, bound, holds in bounds:
+        if bound is not None and not holds(result, bound):
+            raise ValueError(f"{name} must be {word} {bound}, got {value}")
+    if not math.isfinite(result):
+        raise ValueError(f"{name} must be finite, got {value}")
     return result
 
 

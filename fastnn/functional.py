@@ -4,7 +4,8 @@ Every function takes anything that NumPy sees as an array of real numbers, and c
 where an argument is float64, else in float32, on the backend in use. Arrays on a GPU, CuPy's or any
 that has ``__dlpack__`` or ``__cuda_array_interface__`` (tensors of PyTorch or JAX), are read there,
 without a copy, and give CuPy arrays; then all arguments lie there. Shapes: B batch rows, I inputs,
-O outputs. An ``out`` is written in place and returned; it may be the input itself.
+O outputs. An ``out`` is written in place and returned; it may be the input itself. What has several
+results takes a tuple of arrays as ``out``, in their order, with None for what is to be made.
 
 >>> import numpy as np
 >>> from fastnn import functional
@@ -14,15 +15,23 @@ array([[2., 2., 2.]])
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import arrays, checks, losses
+from . import checks, losses, operands
 from .backend import for_array
 from .kernels.contract import IDENTITY, Activation, Dropout
 from .kernels.formulas import ACTIVATIONS
+from .updates import adagrad_update as adagrad_update
+from .updates import adam_update as adam_update
+from .updates import adamw_update as adamw_update
+from .updates import momentum_update as momentum_update
+from .updates import nesterov_update as nesterov_update
+from .updates import rmsprop_update as rmsprop_update
+from .updates import sgd_update as sgd_update
+
+Outs = tuple[np.ndarray | None, ...] | None
+"""Where to write several results."""
 
 # ---- products ----
 
@@ -60,14 +69,15 @@ def matmul(
     >>> matmul([[1.0, 2.0]], [[3.0], [4.0]])
     array([[11.]])
     """
-    (a, transpose_a), (b, transpose_b) = _as_it_lies(a, transpose_a), _as_it_lies(b, transpose_b)
-    a, b = _arrays(a=a, b=b)
-    _check_shape("a", a, (None, None))
+    a, transpose_a = operands.as_it_lies(a, transpose_a)
+    b, transpose_b = operands.as_it_lies(b, transpose_b)
+    a, b = operands.together(a=a, b=b)
+    operands.check_shape("a", a, (None, None))
     rows, inner = a.shape[::-1] if transpose_a else a.shape
-    _check_shape("b", b, (None, inner) if transpose_b else (inner, None))
+    operands.check_shape("b", b, (None, inner) if transpose_b else (inner, None))
     columns = b.shape[0 if transpose_b else 1]
-    result = _place(out, (rows, columns), a)
-    a, b = _apart(out, a, b)
+    result = operands.place(out, (rows, columns), a)
+    a, b = operands.apart([out], a, b)
     for_array(result).matmul(a, b, result, transpose_a, transpose_b)
     return result
 
@@ -109,19 +119,20 @@ def linear(
     array([[0.]])
     """
     use = IDENTITY if activation is None else _activation(activation, **settings)
-    x, weight, *biases = _arrays(x=x, weight=weight, **({} if bias is None else {"bias": bias}))
-    _check_shape("x", x, (None, None))
-    _check_shape("weight", weight, (x.shape[1], None))
+    added = {} if bias is None else {"bias": bias}
+    x, weight, *biases = operands.together(x=x, weight=weight, **added)
+    operands.check_shape("x", x, (None, None))
+    operands.check_shape("weight", weight, (x.shape[1], None))
     for values in biases:
-        _check_shape("bias", values, (weight.shape[1],))
-    result = _place(out, (x.shape[0], weight.shape[1]), x)
-    x, weight, *biases = _apart(out, x, weight, *biases)
+        operands.check_shape("bias", values, (weight.shape[1],))
+    result = operands.place(out, (x.shape[0], weight.shape[1]), x)
+    x, weight, *biases = operands.apart([out], x, weight, *biases)
     for_array(result).linear(x, weight, biases[0] if biases else None, result, None, use)
     return result
 
 
 def linear_backward(
-    x: ArrayLike, weight: ArrayLike, grad: ArrayLike
+    x: ArrayLike, weight: ArrayLike, grad: ArrayLike, out: Outs = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The gradients of :func:`linear` without an activation.
 
@@ -131,6 +142,8 @@ def linear_backward(
     weight : array_like, shape (I, O)
     grad : array_like, shape (B, O)
         The gradient by the outputs.
+    out : tuple of ndarray, optional
+        Where to write the results.
 
     Returns
     -------
@@ -141,12 +154,13 @@ def linear_backward(
     >>> linear_backward([[1.0, 2.0]], [[3.0], [4.0]], [[10.0]])[0]
     array([[30., 40.]])
     """
-    x, weight, grad = _arrays(x=x, weight=weight, grad=grad)
-    _check_shape("x", x, (None, None))
-    _check_shape("weight", weight, (x.shape[1], None))
-    _check_shape("grad", grad, (x.shape[0], weight.shape[1]))
+    x, weight, grad = operands.together(x=x, weight=weight, grad=grad)
+    operands.check_shape("x", x, (None, None))
+    operands.check_shape("weight", weight, (x.shape[1], None))
+    operands.check_shape("grad", grad, (x.shape[0], weight.shape[1]))
     shapes = x.shape, weight.shape, weight.shape[1:]
-    grad_x, grad_weight, grad_bias = (_empty(shape, x) for shape in shapes)
+    grad_x, grad_weight, grad_bias = operands.places(out, shapes, x)
+    x, weight, grad = operands.apart(out or (), x, weight, grad)
     backend = for_array(x)
     backend.linear_grad_input(grad, weight, None, grad_x)
     backend.linear_grad_weight(x, grad, grad_weight, grad_bias)
@@ -249,7 +263,66 @@ def softplus(
     return _map(_activation("softplus", beta=beta, threshold=threshold), x, out)
 
 
-def activation_backward(name: str, x: ArrayLike, grad: ArrayLike, **settings: float) -> np.ndarray:
+def prelu(x: ArrayLike, slope: ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
+    """x where positive, elsewhere a learned slope times x (He et al. 2015, eq. 1).
+
+    Parameters
+    ----------
+    x : array_like, shape (B, O)
+    slope : array_like, shape (1,) or (O,)
+        One for all columns, or one a column.
+    out : ndarray, shape (B, O), optional
+
+    >>> prelu([[-1.0, 2.0]], [0.5])
+    array([[-0.5,  2. ]])
+    """
+    x, slope = _with_slope(x, slope=slope)
+    result = operands.place(out, x.shape, x)
+    (slope,) = operands.apart([out], slope)
+    (x,) = operands.apart([out], x, elementwise=True)
+    for_array(x).map(x, result, None, _PRELU, [slope])
+    return result
+
+
+def prelu_backward(
+    x: ArrayLike, slope: ArrayLike, grad: ArrayLike, out: Outs = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The gradients of :func:`prelu`.
+
+    Parameters
+    ----------
+    x, slope : array_like
+        As there.
+    grad : array_like, shape (B, O)
+        The gradient by the outputs.
+    out : tuple of ndarray, optional
+        Where to write the results; the first may be ``grad``.
+
+    Returns
+    -------
+    grad_x : ndarray, shape (B, O)
+    grad_slope : ndarray, shape (1,) or (O,)
+
+    >>> prelu_backward([[-1.0, 2.0]], [0.5], [[3.0, 3.0]])
+    (array([[1.5, 3. ]]), array([-3.]))
+    """
+    x, slope, grad = _with_slope(x, slope=slope, grad=grad)
+    operands.check_shape("grad", grad, x.shape)
+    grad_x, grad_slope = operands.places(out, (x.shape, slope.shape), x)
+    x, slope = operands.apart(out or (), x, slope)
+    (grad,) = operands.apart(out or (), grad, elementwise=True)
+    backend = for_array(x)
+    y, by_x, by_slope = (operands.empty(x.shape, x) for _ in range(3))
+    backend.map(x, y, by_x, _PRELU, [slope], [by_slope])
+    sums = operands.empty(x.shape[1:], x)
+    backend.column_sums(grad, by_slope, sums)
+    grad_slope[...] = sums.sum() if slope.size == 1 else sums
+    return _multiplied(grad, by_x, grad_x), grad_slope
+
+
+def activation_backward(
+    name: str, x: ArrayLike, grad: ArrayLike, out: np.ndarray | None = None, **settings: float
+) -> np.ndarray:
     """The gradient by the input of an activation.
 
     Parameters
@@ -261,6 +334,8 @@ def activation_backward(name: str, x: ArrayLike, grad: ArrayLike, **settings: fl
         The input.
     grad : array_like of x's shape
         The gradient by the output.
+    out : ndarray of x's shape, optional
+        Where to write; may be ``grad`` itself.
     **settings : float
         As in the activation.
 
@@ -277,13 +352,13 @@ def activation_backward(name: str, x: ArrayLike, grad: ArrayLike, **settings: fl
     array([0., 5.])
     """
     use = _activation(name, **settings)
-    x, grad = _arrays(x=x, grad=grad)
-    _check_shape("grad", grad, x.shape)
-    slope, result, backend = _empty(x.shape, x), _empty(x.shape, x), for_array(x)
-    backend.map(x, result, slope, use)
-    result[...] = grad
-    backend.multiply(result, slope)
-    return result
+    x, grad = operands.together(x=x, grad=grad)
+    operands.check_shape("grad", grad, x.shape)
+    result = operands.place(out, x.shape, x)
+    (grad,) = operands.apart([out], grad, elementwise=True)
+    y, slope = operands.empty(x.shape, x), operands.empty(x.shape, x)
+    for_array(x).map(x, y, slope, use)
+    return _multiplied(grad, slope, result)
 
 
 def softmax(x: ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
@@ -297,15 +372,15 @@ def softmax(x: ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
     >>> softmax([[0.0, 0.0]])
     array([[0.5, 0.5]])
     """
-    (x,) = _arrays(x=x)
-    _check_shape("x", x, (None, None))
-    result = _place(out, x.shape, x)
-    (x,) = _apart(out, x, elementwise=True)
+    (x,) = operands.together(x=x)
+    operands.check_shape("x", x, (None, None))
+    result = operands.place(out, x.shape, x)
+    (x,) = operands.apart([out], x, elementwise=True)
     for_array(x).softmax(x, result)
     return result
 
 
-def softmax_backward(y: ArrayLike, grad: ArrayLike) -> np.ndarray:
+def softmax_backward(y: ArrayLike, grad: ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
     """The gradient by the input of a softmax.
 
     Parameters
@@ -314,15 +389,18 @@ def softmax_backward(y: ArrayLike, grad: ArrayLike) -> np.ndarray:
         What softmax gave.
     grad : array_like, shape (B, O)
         The gradient by it.
+    out : ndarray, shape (B, O), optional
+        Where to write; may be ``grad`` itself.
 
     >>> softmax_backward([[0.5, 0.5]], [[1.0, 0.0]])
     array([[ 0.25, -0.25]])
     """
-    y, grad = _arrays(y=y, grad=grad)
-    _check_shape("y", y, (None, None))
-    _check_shape("grad", grad, y.shape)
-    result = grad.copy()
-    for_array(y).softmax_grad(y, result)
+    y, grad = operands.together(y=y, grad=grad)
+    operands.check_shape("y", y, (None, None))
+    operands.check_shape("grad", grad, y.shape)
+    result = operands.place(out, y.shape, y)
+    (y,) = operands.apart([out], y)
+    for_array(y).softmax_grad(y, _copied(grad, result))
     return result
 
 
@@ -334,6 +412,7 @@ def cross_entropy(
     targets: ArrayLike,
     sample_weight: ArrayLike | None = None,
     label_smoothing: float = 0.0,
+    out: np.ndarray | None = None,
 ) -> tuple[float, np.ndarray]:
     """Softmax cross-entropy, the mean over rows, and its gradient by the logits.
 
@@ -345,6 +424,8 @@ def cross_entropy(
     sample_weight : array_like, shape (B,), optional
     label_smoothing : float, default 0
         Share of the uniform distribution mixed into the targets (Szegedy et al. 2016).
+    out : ndarray, shape (B, O), optional
+        Where to write the gradient; may be the logits.
 
     Returns
     -------
@@ -355,11 +436,14 @@ def cross_entropy(
     >>> round(loss, 4), grad
     (0.6931, array([[ 0.5, -0.5]]))
     """
-    return losses.CrossEntropyLoss(label_smoothing)(logits, targets, sample_weight)
+    return losses.CrossEntropyLoss(label_smoothing)(logits, targets, sample_weight, out)
 
 
 def binary_cross_entropy(
-    logits: ArrayLike, targets: ArrayLike, sample_weight: ArrayLike | None = None
+    logits: ArrayLike,
+    targets: ArrayLike,
+    sample_weight: ArrayLike | None = None,
+    out: np.ndarray | None = None,
 ) -> tuple[float, np.ndarray]:
     """Binary cross-entropy of sigmoid(logits), the mean of all elements, and its gradient.
 
@@ -369,6 +453,8 @@ def binary_cross_entropy(
     targets : array_like, shape (B, O), or (B,) for one output
         In [0, 1].
     sample_weight : array_like, shape (B,), optional
+    out : ndarray, shape (B, O), optional
+        Where to write the gradient; may be the logits.
 
     Returns
     -------
@@ -379,11 +465,14 @@ def binary_cross_entropy(
     >>> round(loss, 4), grad
     (0.6931, array([[-0.5]]))
     """
-    return losses.BCEWithLogitsLoss()(logits, targets, sample_weight)
+    return losses.BCEWithLogitsLoss()(logits, targets, sample_weight, out)
 
 
 def mse(
-    outputs: ArrayLike, targets: ArrayLike, sample_weight: ArrayLike | None = None
+    outputs: ArrayLike,
+    targets: ArrayLike,
+    sample_weight: ArrayLike | None = None,
+    out: np.ndarray | None = None,
 ) -> tuple[float, np.ndarray]:
     """The mean squared error of all elements, and its gradient by the outputs.
 
@@ -392,6 +481,8 @@ def mse(
     outputs : array_like, shape (B, O)
     targets : array_like, shape (B, O), or (B,) for one output
     sample_weight : array_like, shape (B,), optional
+    out : ndarray, shape (B, O), optional
+        Where to write the gradient; may be the outputs.
 
     Returns
     -------
@@ -401,18 +492,21 @@ def mse(
     >>> mse([[3.0]], [1.0])
     (4.0, array([[4.]]))
     """
-    return losses.MSELoss()(outputs, targets, sample_weight)
+    return losses.MSELoss()(outputs, targets, sample_weight, out)
 
 
 def mae(
-    outputs: ArrayLike, targets: ArrayLike, sample_weight: ArrayLike | None = None
+    outputs: ArrayLike,
+    targets: ArrayLike,
+    sample_weight: ArrayLike | None = None,
+    out: np.ndarray | None = None,
 ) -> tuple[float, np.ndarray]:
     """The mean absolute error of all elements, and its gradient by the outputs; see `mse`.
 
     >>> mae([[3.0]], [1.0])
     (2.0, array([[1.]]))
     """
-    return losses.L1Loss()(outputs, targets, sample_weight)
+    return losses.L1Loss()(outputs, targets, sample_weight, out)
 
 
 def huber(
@@ -420,13 +514,28 @@ def huber(
     targets: ArrayLike,
     sample_weight: ArrayLike | None = None,
     delta: float = 1.0,
+    out: np.ndarray | None = None,
 ) -> tuple[float, np.ndarray]:
     """Half the squared error up to ``delta``, linear beyond (Huber 1964); see `mse`.
 
     >>> huber([[3.0]], [1.0])
     (1.5, array([[1.]]))
     """
-    return losses.HuberLoss(delta)(outputs, targets, sample_weight)
+    return losses.HuberLoss(delta)(outputs, targets, sample_weight, out)
+
+
+def poisson(
+    outputs: ArrayLike,
+    targets: ArrayLike,
+    sample_weight: ArrayLike | None = None,
+    out: np.ndarray | None = None,
+) -> tuple[float, np.ndarray]:
+    """exp(output) - target output, for counts whose logarithm is predicted; see `mse`.
+
+    >>> poisson([[0.0]], [3.0])
+    (1.0, array([[-2.]]))
+    """
+    return losses.PoissonNLLLoss()(outputs, targets, sample_weight, out)
 
 
 # ---- dropout and normalisation ----
@@ -471,13 +580,13 @@ def dropout(
     )
     if layer > 255:
         raise ValueError(f"layer must be below 256, got {layer}")
-    (x,) = _arrays(x=x)
-    _check_shape("x", x, (None, None))
+    (x,) = operands.together(x=x)
+    operands.check_shape("x", x, (None, None))
     return _map(IDENTITY, x, out, use)
 
 
 def batch_norm(
-    x: ArrayLike, gamma: ArrayLike, beta: ArrayLike, eps: float = 1e-5
+    x: ArrayLike, gamma: ArrayLike, beta: ArrayLike, eps: float = 1e-5, out: Outs = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Normalise each column by its mean and variance over the batch (Ioffe & Szegedy 2015).
 
@@ -488,6 +597,8 @@ def batch_norm(
         Scale and shift.
     eps : float, default 1e-5
         Added to the variance.
+    out : tuple of ndarray, optional
+        Where to write the results.
 
     Returns
     -------
@@ -501,10 +612,12 @@ def batch_norm(
     (array([-1.,  1.]), array([2.]), array([1.]))
     """
     eps = checks.number("eps", eps, at_least=0)
-    x, gamma, beta = _with_columns(x, gamma=gamma, beta=beta)
+    x, gamma, beta = operands.with_columns(x, gamma=gamma, beta=beta)
     if len(x) == 0:
         raise ValueError(f"x must have at least one row, got shape {x.shape}")
-    y, x_hat, mean, variance = (_empty(shape, x) for shape in (x.shape,) * 2 + (x.shape[1:],) * 2)
+    shapes = x.shape, x.shape, x.shape[1:], x.shape[1:]
+    y, x_hat, mean, variance = operands.places(out, shapes, x)
+    x, gamma, beta = operands.apart(out or (), x, gamma, beta)
     backend = for_array(x)
     backend.moments(x, mean, variance)
     backend.batch_norm(x, mean, variance, gamma, beta, eps, x_hat, y)
@@ -526,16 +639,21 @@ def batch_norm_predict(
     array([[1.]])
     """
     eps = checks.number("eps", eps, at_least=0)
-    x, *numbers = _with_columns(x, mean=mean, variance=variance, gamma=gamma, beta=beta)
-    result = _place(out, x.shape, x)
-    (x,) = _apart(out, x, elementwise=True)
-    mean, variance, gamma, beta = _apart(out, *numbers)
+    x, *numbers = operands.with_columns(x, mean=mean, variance=variance, gamma=gamma, beta=beta)
+    result = operands.place(out, x.shape, x)
+    (x,) = operands.apart([out], x, elementwise=True)
+    mean, variance, gamma, beta = operands.apart([out], *numbers)
     for_array(x).batch_norm(x, mean, variance, gamma, beta, eps, None, result)
     return result
 
 
 def batch_norm_backward(
-    grad: ArrayLike, x_hat: ArrayLike, variance: ArrayLike, gamma: ArrayLike, eps: float = 1e-5
+    grad: ArrayLike,
+    x_hat: ArrayLike,
+    variance: ArrayLike,
+    gamma: ArrayLike,
+    eps: float = 1e-5,
+    out: Outs = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The gradients of :func:`batch_norm`.
 
@@ -547,6 +665,8 @@ def batch_norm_backward(
         What batch_norm gave.
     gamma, eps
         As there.
+    out : tuple of ndarray, optional
+        Where to write the results; the first may be ``grad``.
 
     Returns
     -------
@@ -557,15 +677,21 @@ def batch_norm_backward(
     array([2.])
     """
     eps = checks.number("eps", eps, at_least=0)
-    x_hat, grad, variance, gamma = _arrays(x_hat=x_hat, grad=grad, variance=variance, gamma=gamma)
-    _check_shape("x_hat", x_hat, (None, None))
-    _check_shape("grad", grad, x_hat.shape)
-    _check_shape("variance", variance, x_hat.shape[1:])
-    _check_shape("gamma", gamma, x_hat.shape[1:])
-    grad_x, backend = grad.copy(), for_array(grad)
-    grad_gamma, grad_beta = _empty(gamma.shape, grad), _empty(gamma.shape, grad)
+    x_hat, grad, variance, gamma = operands.together(
+        x_hat=x_hat, grad=grad, variance=variance, gamma=gamma
+    )
+    operands.check_shape("x_hat", x_hat, (None, None))
+    operands.check_shape("grad", grad, x_hat.shape)
+    operands.check_shape("variance", variance, x_hat.shape[1:])
+    operands.check_shape("gamma", gamma, x_hat.shape[1:])
+    shapes = x_hat.shape, gamma.shape, gamma.shape
+    grad_x, grad_gamma, grad_beta = operands.places(out, shapes, grad)
+    x_hat, variance, gamma = operands.apart(out or (), x_hat, variance, gamma)
+    (grad,) = operands.apart(out or (), grad, elementwise=True)
+    backend = for_array(grad)
     backend.column_sums(grad, x_hat, grad_gamma)
     backend.column_sums(grad, None, grad_beta)
+    _copied(grad, grad_x)
     backend.batch_norm_grad(grad_x, x_hat, variance, gamma, eps, grad_beta, grad_gamma)
     return grad_x, grad_gamma, grad_beta
 
@@ -573,12 +699,16 @@ def batch_norm_backward(
 # ---- arguments ----
 
 
-_PLAIN = {name: formula for name, formula in ACTIVATIONS.items() if not formula.learned}
+_PRELU = Activation(ACTIVATIONS["prelu"])
+_PLAIN = {name: Activation(formula) for name, formula in ACTIVATIONS.items() if not formula.learned}
 
 
 def _activation(name: str, **settings: float) -> Activation:
     """An activation by name, its settings checked."""
-    formula = checks.lookup("activation", name, _PLAIN)
+    plain = checks.lookup("activation", name, _PLAIN)
+    if not settings:
+        return plain
+    formula = plain.formula
     for setting, value in settings.items():
         if setting not in formula.settings:
             raise checks.unknown_name(f"setting of {name}", setting, formula.settings)
@@ -589,99 +719,29 @@ def _activation(name: str, **settings: float) -> Activation:
 def _map(
     use: Activation, x: ArrayLike, out: np.ndarray | None, dropped: Dropout | None = None
 ) -> np.ndarray:
-    (x,) = _arrays(x=x)
-    result = _place(out, x.shape, x)
-    (x,) = _apart(out, x, elementwise=True)
+    (x,) = operands.together(x=x)
+    result = operands.place(out, x.shape, x)
+    (x,) = operands.apart([out], x, elementwise=True)
     for_array(x).map(x, result, None, use, dropout=dropped)
     return result
 
 
-def _arrays(**values: ArrayLike) -> list[np.ndarray]:
-    """The arguments in one dtype, laid out as the operations take them; copied where needed."""
-    arrays.require_same_place(**values)
-    given = {name: arrays.as_array(name, value) for name, value in values.items()}
-    for name, array in given.items():
-        if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
-            raise TypeError(
-                f"{name} must hold real numbers of at most 64 bits, got dtype {array.dtype}"
-                f" (shape {array.shape})"
-            )
-    is_double = any(a.dtype.kind == "f" and a.dtype.itemsize == 8 for a in given.values())
-    dtype = np.dtype("float64" if is_double else "float32")
-    return [_rows(array, dtype) for array in given.values()]
+def _with_slope(x: ArrayLike, slope: ArrayLike, **others: ArrayLike) -> list[np.ndarray]:
+    """A matrix, its learned slopes, and other arguments."""
+    x, slope, *rest = operands.together(x=x, slope=slope, **others)
+    operands.check_shape("x", x, (None, None))
+    operands.check_shape("slope", slope, (1,) if slope.shape == (1,) else x.shape[1:])
+    return [x, slope, *rest]
 
 
-def _rows(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """The array itself where it has the dtype and its last axis is contiguous, else a copy."""
-    if array.ndim == 2 and array.dtype == dtype:
-        row_bytes, step = array.strides
-        if step == array.itemsize and row_bytes % step == 0:
-            return array
-    return arrays.contiguous(array, dtype)
+def _multiplied(grad: np.ndarray, slope: np.ndarray, result: np.ndarray) -> np.ndarray:
+    """The result, once the product of a gradient and a slope is there."""
+    for_array(result).multiply(_copied(grad, result), slope)
+    return result
 
 
-def _as_it_lies(matrix: Any, transposed: bool) -> tuple[ArrayLike, bool]:
-    """A matrix and whether to transpose it, without a copy of one such as ``x.T``."""
-    is_array = isinstance(matrix, np.ndarray) or arrays.is_cupy(matrix)
-    if is_array and matrix.ndim == 2 and matrix.flags.f_contiguous:
-        return matrix.T, not transposed
-    return matrix, transposed
-
-
-def _with_columns(x: ArrayLike, **vectors: ArrayLike) -> list[np.ndarray]:
-    """A matrix, and vectors with a number for each of its columns."""
-    x, *numbers = _arrays(x=x, **vectors)
-    _check_shape("x", x, (None, None))
-    for name, array in zip(vectors, numbers, strict=True):
-        _check_shape(name, array, x.shape[1:])
-    return [x, *numbers]
-
-
-def _check_shape(name: str, array: np.ndarray, expected: tuple[int | None, ...]) -> None:
-    """Raise unless the shape is the one expected, in which None is any length."""
-    fits = len(expected) == array.ndim and all(
-        length in (None, found) for length, found in zip(expected, array.shape, strict=True)
-    )
-    if not fits:
-        lengths = ", ".join("any" if length is None else str(length) for length in expected)
-        raise ValueError(f"{name} must have shape ({lengths}), got {array.shape}")
-
-
-def _empty(shape: tuple[int, ...], beside: np.ndarray) -> np.ndarray:
-    """A new array of the same dtype, in the same place."""
-    return arrays.module_of(beside).empty(shape, beside.dtype)
-
-
-def _place(out: np.ndarray | None, shape: tuple[int, ...], beside: np.ndarray) -> np.ndarray:
-    """Where to write a result: ``out`` if it can take it, or a new array beside an argument."""
-    if out is None:
-        return _empty(shape, beside)
-    is_like = isinstance(out, arrays.module_of(beside).ndarray)
-    if not is_like or out.dtype != beside.dtype:
-        place = "a GPU" if arrays.is_on_gpu(beside) else "the host"
-        came = type(out).__name__ if not is_like else out.dtype
-        raise TypeError(f"out must be an array of {beside.dtype} on {place}, got {came}")
-    _check_shape("out", out, shape)
-    if not arrays.is_writable(out):
-        raise ValueError("out must be writeable, got a read-only array")
-    if _rows(out, out.dtype) is not out:
-        raise ValueError(f"out must be contiguous in its last axis, got strides {out.strides}")
-    return out
-
-
-def _apart(
-    out: np.ndarray | None, *inputs: np.ndarray, elementwise: bool = False
-) -> list[np.ndarray]:
-    """The arrays; copies of those that writing to ``out`` would change before they are read."""
-    if out is None:
-        return list(inputs)
-    return [
-        array.copy()
-        if arrays.overlap(array, out) and not (elementwise and _same_place(array, out))
-        else array
-        for array in inputs
-    ]
-
-
-def _same_place(array: np.ndarray, out: np.ndarray) -> bool:
-    return arrays.address(array) == arrays.address(out) and array.strides == out.strides
+def _copied(values: np.ndarray, result: np.ndarray) -> np.ndarray:
+    """The result, once values of its shape are there."""
+    if not operands.same_place(values, result):
+        result[...] = values
+    return result

@@ -6,13 +6,14 @@ Elementwise losses are means over the outputs of a row too.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import arrays, checks, formula_check
+from . import arrays, checks, formula_check, operands
 from .kernels import contract
 from .kernels.formulas import LOSSES as FORMULAS
 from .kernels.formulas import LossFormula, batch_scale
@@ -63,10 +64,11 @@ class Loss:
         self,
         formula: LossFormula | None,
         settings: Mapping[str, float] | None = None,
-        smoothing: float = 0.0,
+        **conventions: Any,
     ) -> None:
+        """``conventions`` are the other parameters of ``contract.Loss``."""
         self.name = formula.name if formula else "cross_entropy"
-        self.use = contract.Loss(formula, tuple((settings or {}).items()), smoothing)
+        self.use = contract.Loss(formula, tuple((settings or {}).items()), **conventions)
 
     def with_settings(self, settings: Mapping[str, float]) -> Loss:
         """A loss of the same formula with other settings."""
@@ -75,7 +77,11 @@ class Loss:
         return other
 
     def __call__(
-        self, outputs: ArrayLike, targets: ArrayLike, sample_weight: ArrayLike | None = None
+        self,
+        outputs: ArrayLike,
+        targets: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        out: np.ndarray | None = None,
     ) -> tuple[float, np.ndarray]:
         """The loss and its gradient by the outputs.
 
@@ -86,6 +92,8 @@ class Loss:
         targets : array
             As the loss takes them.
         sample_weight : array (B,), optional
+        out : array (B, O), optional
+            Where to write the gradient; may be the outputs.
 
         Returns
         -------
@@ -93,7 +101,7 @@ class Loss:
         grad : ndarray (B, O)
             A CuPy array where the outputs lie on a GPU.
         """
-        return self._measure(outputs, targets, sample_weight, gradient=True)
+        return self._measure(outputs, targets, sample_weight, gradient=True, out=out)
 
     def value(
         self, outputs: ArrayLike, targets: ArrayLike, sample_weight: ArrayLike | None = None
@@ -101,15 +109,18 @@ class Loss:
         """The loss alone."""
         return self._measure(outputs, targets, sample_weight, gradient=False)[0]
 
-    def _measure(self, outputs, targets, sample_weight, gradient: bool):
+    def _measure(self, outputs, targets, sample_weight, gradient: bool, out=None):
         arrays.require_same_place(outputs=outputs, targets=targets, sample_weight=sample_weight)
         z = floating("outputs", outputs)
         if not len(z):
             raise ValueError("outputs has no rows")
         y = arrays.to_host("targets", targets)
-        prepared = self.targets(y, z.shape[1], z.dtype.name, len(z))
-        weights = weights_of(sample_weight, len(z), z.dtype.name)
-        grad = arrays.module_of(z).empty(z.shape, z.dtype) if gradient else None
+        dtype = z.dtype.name
+        prepared = self.targets(y, z.shape[1], dtype, len(z))
+        weights = weights_of(sample_weight, len(z), dtype)
+        grad = operands.place(out, z.shape, z) if gradient else None
+        (z,) = operands.apart([out], z, elementwise=True)
+        (prepared,) = operands.apart([out], prepared)
         return self.measure(z, prepared, weights, grad)[0], grad
 
     def measure(
@@ -128,7 +139,7 @@ class Loss:
 
         rows = len(outputs)
         total = float(rows) if weights is None else float(weights.sum(dtype=np.float64))
-        scale = float(NumpyMath("float64").evaluate(batch_scale, np.float64(total)))
+        scale = _scale(total)
         empty = arrays.module_of(outputs).empty
         row_losses, row_hits = (empty(rows, outputs.dtype) for _ in range(2))
         for_array(outputs).loss(
@@ -307,12 +318,38 @@ class HuberLoss(Loss):
         self._use(FORMULAS["huber"], settings)
 
 
+class PoissonNLLLoss(Loss):
+    """The negative log-likelihood of counts: exp(output) - target output, the mean over outputs.
+
+    The network gives the logarithm of the expected count (Nelder and Wedderburn 1972); as in
+    PyTorch, what no output moves, log(target!), is left out. Targets are at least 0, (B, O) or (B,)
+    for one output.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> loss, grad = PoissonNLLLoss()(np.array([[0.0]]), np.array([3.0]))
+    >>> loss, grad
+    (1.0, array([[-2.]]))
+    """
+
+    def __init__(self) -> None:
+        self._use(FORMULAS["poisson"])
+
+    def targets(self, y: ArrayLike, outputs: int, dtype: str, rows: int) -> np.ndarray:
+        values = super().targets(y, outputs, dtype, rows)
+        if values.size and not values.min() >= 0.0:
+            raise ValueError(f"y has a negative count, {values.min():g}; expected 0 or more")
+        return values
+
+
 LOSSES: dict[str, Callable[..., Loss]] = {
     "cross_entropy": CrossEntropyLoss,
     "binary_cross_entropy": BCEWithLogitsLoss,
     "squared_error": MSELoss,
     "absolute_error": L1Loss,
     "huber": HuberLoss,
+    "poisson": PoissonNLLLoss,
 }
 """Losses by the name in files."""
 _ALIASES = {"mse": MSELoss, "mae": L1Loss, "l1": L1Loss, "bce": BCEWithLogitsLoss}
@@ -334,6 +371,12 @@ def from_configuration(configuration: Mapping[str, Any]) -> Loss | None:
     """A built-in loss from what a file keeps; None for a custom one."""
     make = LOSSES.get(configuration["name"])
     return make(**configuration["settings"]) if make else None
+
+
+@functools.lru_cache(maxsize=64)
+def _scale(total: float) -> float:
+    """One over the weight of a batch."""
+    return float(NumpyMath("float64").evaluate(batch_scale, np.float64(total)))
 
 
 def class_numbers(values: np.ndarray, classes: int) -> np.ndarray:
@@ -373,5 +416,5 @@ def weights_of(sample_weight: Any, rows: int, dtype: str) -> np.ndarray | None:
 def floating(name: str, values: ArrayLike) -> np.ndarray:
     """A matrix of float32 or float64 where it lies; other numbers become float32."""
     matrix = checks.matrix(name, arrays.as_array(name, values))
-    dtype = matrix.dtype if matrix.dtype.name in contract.DTYPES else np.dtype("float32")
+    dtype = matrix.dtype if matrix.dtype in operands.DTYPES else np.dtype("float32")
     return arrays.contiguous(matrix, dtype)

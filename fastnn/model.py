@@ -387,6 +387,65 @@ class Sequential:
 
     fit = fit
 
+    # -- as other libraries have it --
+
+    def to_numpy(self) -> tuple[list[tuple[np.ndarray, np.ndarray | None]], list[str]]:
+        """Weights and names of activations; ``fastnn.from_numpy`` makes the network again of them.
+
+        Returns
+        -------
+        weights : list of (W, b)
+            For each Linear copies of ``W`` (I, O) and ``b`` (O,), or None.
+        activations : list of str
+            What follows each, "identity" for nothing. Dropout and Flatten change no prediction, and
+            are left out.
+
+        Raises
+        ------
+        ValueError
+            Another layer, or an activation with settings of its own; the message names it.
+
+        Examples
+        --------
+        >>> import fastnn
+        >>> weights, activations = Sequential(fastnn.Linear(4, 3), fastnn.ReLU()).to_numpy()
+        >>> weights[0][0].shape, activations
+        ((4, 3), ['relu'])
+        """
+        from .lifts.arrays import to_numpy
+
+        return to_numpy(self)
+
+    def to_sklearn(self) -> Any:
+        """A fitted MLPClassifier or MLPRegressor, scikit-learn's own, with the network's weights.
+
+        Returns
+        -------
+        estimator
+            A classifier where the network ends in Softmax or Sigmoid, or was trained on a
+            cross-entropy, with the network's ``classes`` (as numbers, where all spell one) or
+            numbers from 0; else a regressor. Its predictions agree with the network's, and
+            ``partial_fit`` trains it on.
+
+        Raises
+        ------
+        ValueError
+            scikit-learn has no such network: it has one activation, of identity, sigmoid, tanh and
+            relu, between all layers.
+        ImportError
+            scikit-learn is not installed.
+
+        Examples
+        --------
+        >>> import fastnn
+        >>> model = Sequential(fastnn.Linear(4, 8), fastnn.Tanh(), fastnn.Linear(8, 1))
+        >>> model.to_sklearn().activation
+        'tanh'
+        """
+        from .lifts.scikit_learn import to_sklearn
+
+        return to_sklearn(self)
+
     # -- files --
 
     def save(self, path: str | os.PathLike) -> None:

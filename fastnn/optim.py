@@ -16,6 +16,7 @@ from . import arrays, checks, formula_check
 from .arena import Arena
 from .kernels.formulas import UPDATES, UpdateFormula, norm_clip
 from .kernels.tracing.numpy_math import NumpyMath
+from .updates import checked_settings, scalars
 
 if TYPE_CHECKING:
     from .model import Sequential
@@ -241,12 +242,7 @@ class Optimizer:
             What to round to.
         """
         steps = updates + 1.0 + np.arange(rates.size)
-        values = self.formula.prepare(steps, rates, **self.settings)
-        table = np.empty((rates.size, 2, len(self.formula.scalars)), dtype)
-        for column, name in enumerate(self.formula.scalars):
-            table[:, 1, column] = values[name]
-            table[:, 0, column] = 0.0 if name in self.formula.decay else values[name]
-        return table
+        return scalars(self.formula, steps, rates, self.settings, dtype)
 
     def state(self) -> dict[str, Any]:
         """What a file keeps besides the slots: name, settings, counts."""
@@ -318,17 +314,6 @@ def _check_arrays(params: list[Any], grads: list[Any]) -> None:
             raise ValueError(f"grads[{number}] is {_kind(grad)}; expected {_kind(param)}")
 
 
-def _betas(betas: Any) -> tuple[float, float]:
-    if not (isinstance(betas, (tuple, list)) and len(betas) == 2):
-        raise TypeError(f"betas is {betas!r}; expected two numbers")
-    first, second = betas
-    return checks.fraction("betas[0]", first), checks.fraction("betas[1]", second)
-
-
-def _not_negative(name: str, value: float) -> float:
-    return checks.number(name, value, at_least=0.0)
-
-
 class SGD(Optimizer):
     """Stochastic gradient descent, with momentum where that is above 0.
 
@@ -366,16 +351,15 @@ class SGD(Optimizer):
         weight_decay: float = 0.0,
         nesterov: bool = False,
     ) -> None:
-        settings = {"weight_decay": _not_negative("weight_decay", weight_decay)}
-        momentum = _not_negative("momentum", momentum)
-        dampening = checks.number("dampening", dampening)
+        settings = checked_settings(
+            momentum=momentum, dampening=dampening, weight_decay=weight_decay
+        )
         if checks.boolean("nesterov", nesterov) and (momentum == 0.0 or dampening != 0.0):
             raise ValueError("nesterov needs momentum above 0 and no dampening")
         if momentum == 0.0:
-            self._use(UPDATES["sgd"], lr, settings)
-            return
-        settings |= {"momentum": momentum, "dampening": dampening}
-        self._use(UPDATES["nesterov" if nesterov else "momentum"], lr, settings)
+            self._use(UPDATES["sgd"], lr, {"weight_decay": settings["weight_decay"]})
+        else:
+            self._use(UPDATES["nesterov" if nesterov else "momentum"], lr, settings)
 
 
 class Momentum(SGD):
@@ -430,14 +414,12 @@ class Adagrad(Optimizer):
         self._use(
             UPDATES["adagrad"],
             lr,
-            {
-                "lr_decay": _not_negative("lr_decay", lr_decay),
-                "weight_decay": _not_negative("weight_decay", weight_decay),
-                "initial_accumulator_value": _not_negative(
-                    "initial_accumulator_value", initial_accumulator_value
-                ),
-                "eps": _not_negative("eps", eps),
-            },
+            checked_settings(
+                lr_decay=lr_decay,
+                weight_decay=weight_decay,
+                initial_accumulator_value=initial_accumulator_value,
+                eps=eps,
+            ),
         )
 
 
@@ -469,15 +451,14 @@ class RMSprop(Optimizer):
         momentum: float = 0.0,
         centered: bool = False,
     ) -> None:
-        settings = {
-            "alpha": checks.fraction("alpha", alpha),
-            "eps": _not_negative("eps", eps),
-            "weight_decay": _not_negative("weight_decay", weight_decay),
-        }
-        if _not_negative("momentum", momentum) > 0.0:
-            settings["momentum"] = float(momentum)
+        settings = checked_settings(
+            alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum
+        )
+        has_momentum = settings["momentum"] > 0.0
+        if not has_momentum:
+            del settings["momentum"]
         is_centered = checks.boolean("centered", centered)
-        name = "rmsprop" + "_centered" * is_centered + "_momentum" * ("momentum" in settings)
+        name = "rmsprop" + "_centered" * is_centered + "_momentum" * has_momentum
         self._use(UPDATES[name], lr, settings)
 
 
@@ -517,11 +498,7 @@ class Adam(Optimizer):
         self._use(
             UPDATES[self._formula],
             lr,
-            {
-                "betas": _betas(betas),
-                "eps": _not_negative("eps", eps),
-                "weight_decay": _not_negative("weight_decay", weight_decay),
-            },
+            checked_settings(betas=betas, eps=eps, weight_decay=weight_decay),
         )
 
 

@@ -24,21 +24,24 @@ class Training(NamedTuple):
 
     Parameters
     ----------
-    update : UpdateFormula
-        The optimizer's formula.
+    update : UpdateFormula or None
+        The optimizer's formula; None for a plan that keeps gradients and moves nothing.
     clip_norm, clip_value : float, optional
         The most that the norm of all gradients, or any element, may be; the norm first.
     keep_gradients : bool, default False
         Store the gradients of a step, so that they can be read.
     precision : str, default "float32"
         What products round their operands to; of ``contract.PRECISIONS``.
+    record_squares : bool, default False
+        Record the sum of the squares of all decayed parameters, as each step finds them.
     """
 
-    update: UpdateFormula
+    update: UpdateFormula | None
     clip_norm: float | None = None
     clip_value: float | None = None
     keep_gradients: bool = False
     precision: str = "float32"
+    record_squares: bool = False
 
 
 def can_lower(layers: Sequence[Layer]) -> bool:
@@ -80,7 +83,7 @@ def lower(
     loss : Loss, optional
         With a loss the plan measures it; without one it gives the outputs.
     training : Training, optional
-        With an optimizer's formula the plan trains.
+        With it the plan trains, or at least keeps gradients.
     chunk_rows : int, default that of the CPU backends
         The most rows to walk at once; that of the backend which will run the plan.
 
@@ -91,7 +94,7 @@ def lower(
     Raises
     ------
     ValueError
-        Where there is nothing to train.
+        Where there is nothing to train, or neither an update nor gradients to keep.
     TypeError
         For a layer that is not fastnn's own.
 
@@ -100,15 +103,25 @@ def lower(
     >>> [row.op for row in lower([Linear(3, 2), Softmax()], 3, 32, "float32").chunk]
     ['gather', 'linear', 'softmax', 'copy_out']
     """
+    if training is not None and training.update is None:
+        _check_gradients_alone(training)
     whole = training is not None and any(isinstance(layer, BatchNorm1d) for layer in layers)
     rows = batch_rows if whole else _equal_chunks(batch_rows, chunk_rows)
     stores = training is not None and (
         rows < batch_rows or training.clip_norm is not None or training.keep_gradients
     )
-    lowering = _Lowering(inputs, training is not None)
+    lowering = _Lowering(inputs, training)
     lowering.forward(layers)
     lowering.backward(loss, stores)
-    return lowering.plan(dtype, batch_rows, rows, loss, training)
+    return lowering.plan(dtype, batch_rows, rows, loss)
+
+
+def _check_gradients_alone(training: Training) -> None:
+    """Raise ValueError unless training without an update asks for what it can have."""
+    if not training.keep_gradients:
+        raise ValueError("training has no update and keeps no gradients; expected one of them")
+    if training.clip_norm is not None or training.clip_value is not None:
+        raise ValueError("training clips gradients for an update; it has none")
 
 
 def _equal_chunks(batch_rows: int, most: int) -> int:
@@ -133,8 +146,8 @@ class _Value(NamedTuple):
 class _Lowering:
     """The rows of a plan in the making."""
 
-    def __init__(self, inputs: int, training: bool) -> None:
-        self.training = training
+    def __init__(self, inputs: int, training: Training | None) -> None:
+        self.asked, self.training = training, training is not None
         self.rows: list[Row] = []
         self.checked_rows: list[Row] = []
         self.weight_rows: list[Row] = []
@@ -197,7 +210,7 @@ class _Lowering:
             return
         self.rows.insert(0, Row("weigh"))
         records = ("row_losses", "row_hits")
-        if not self.training:
+        if self.asked is None:
             self.row("loss", (self.output,), records, loss=loss)
             self.row("check", records, ())
             return
@@ -210,14 +223,18 @@ class _Lowering:
             if grad is None:
                 break
             grad = backward(grad)
+        if self.asked.record_squares:
+            # beside the loss of a step, even of one that diverges, and before anything moves
+            decayed = tuple(p.name for p in self.parameters if p.decayed)
+            self.row("square_sum", decayed, ())
         self.row("check", records, ())
         self.rows += self.checked_rows
         for row in self.weight_rows:
             self.rows.append(Row(row.op, row.reads, (), {**row.settings, "update": not stores}))
         biases = {row.reads[2] for row in self.rows if row.op == "linear" and len(row.reads) > 2}
-        for parameter in self.parameters:
-            updated = len(parameter.shape) == 2 and not stores
-            if parameter.name not in biases and not updated:
+        for parameter in self.parameters if self.asked.update else ():
+            moved = len(parameter.shape) == 2 and not stores
+            if parameter.name not in biases and not moved:
                 self.step_rows.append(Row("update", (), (parameter.name,)))
 
     def plan(
@@ -226,9 +243,8 @@ class _Lowering:
         batch_rows: int,
         chunk_rows: int,
         loss: Loss | None,
-        training: Training | None,
     ) -> Plan:
-        step_rows = list(self.step_rows)
+        training, step_rows = self.asked, list(self.step_rows)
         if training is not None and training.clip_norm is not None:
             step_rows.insert(0, Row("norm", (), ()))
         return Plan(

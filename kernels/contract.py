@@ -57,16 +57,36 @@ IDENTITY = Activation(ACTIVATIONS["identity"])
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss: softmax cross-entropy where ``formula`` is None, else an elementwise formula."""
+    """A loss: softmax cross-entropy where ``formula`` is None, else an elementwise formula.
+
+    Parameters
+    ----------
+    formula : LossFormula or None
+    settings : tuple of (str, float)
+        Those of the formula.
+    smoothing : float
+        Share of the uniform distribution in a cross-entropy's targets.
+    sums : bool
+        Whether an elementwise loss of a row is the sum over its outputs rather than the mean.
+    limits : (float, float) or None
+        What is recorded of each row of a cross-entropy, of each element of an elementwise loss, is
+        moved into these, before it is weighted. The gradient is that of the loss as it was.
+    """
 
     formula: LossFormula | None = None
     settings: tuple[tuple[str, float], ...] = ()
     smoothing: float = 0.0
+    sums: bool = False
+    limits: tuple[float, float] | None = None
 
     @property
     def keywords(self) -> dict[str, float]:
         """The settings as keyword arguments of the formula."""
         return dict(self.settings)
+
+    def share(self, outputs: int) -> float:
+        """What the sum of an elementwise loss over a row's outputs is multiplied by."""
+        return 1.0 if self.sums else 1.0 / max(1, outputs)
 
 
 class Dropout(NamedTuple):
@@ -153,7 +173,7 @@ class Plan:
         Arrays that are read (and, for running statistics, moved), but not trained.
     loss : Loss or None
     update : UpdateFormula or None
-        The optimizer's formula; None for a plan that only predicts or evaluates.
+        The optimizer's formula; None for a plan that predicts, evaluates or leaves gradients.
     clip_norm, clip_value : float or None
     precision : str
         Of :data:`PRECISIONS`; what is not "float32" passed :func:`check_precision`.
@@ -185,6 +205,15 @@ class Plan:
         """The shape of a buffer (for one chunk), parameter or constant."""
         return self._shapes[name]
 
+    @property
+    def stores_gradients(self) -> bool:
+        """Whether a step leaves gradients behind, which a binding may have arrays for."""
+        return any(
+            row.op == "column_sums"
+            or (row.op == "linear_grad_weight" and not row.settings.get("update"))
+            for row in self.chunk
+        )
+
     @functools.cached_property
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         shapes = {p.name: p.shape for p in (*self.parameters, *self.constants)}
@@ -198,7 +227,7 @@ class Plan:
         shapes = self._shapes
         itemsize = np.dtype(self.dtype).itemsize
         touched = [name for name in (*row.reads, *row.writes) if name in shapes]
-        touched += self._touched_by_update(row)
+        touched += self._touched_besides(row)
         elements = [math.prod(shapes[name]) for name in touched]
         flops = COSTS.get(row.op, _elementwise)(
             [shapes.get(name, ()) for name in row.reads],
@@ -206,11 +235,9 @@ class Plan:
         )
         return Cost(flops, sum(elements) * itemsize)
 
-    def _touched_by_update(self, row: Row) -> list[str]:
+    def _touched_besides(self, row: Row) -> list[str]:
         """A parameter's name, as often as a gradient or an update reads or writes as much."""
-        if self.update is None:
-            return []
-        moved = 2 * (1 + len(self.update.slots))
+        moved = 2 * (1 + len(self.update.slots)) if self.update else 0
         if row.op == "linear_grad_weight":
             return [row.settings["weight"]] * (moved if row.settings.get("update") else 1)
         # what is written is named already; the gradient is read
@@ -262,6 +289,10 @@ def _product(reads: list[tuple[int, ...]], writes: list[tuple[int, ...]]) -> int
     return 2 * rows * inner * columns
 
 
+def _squares(reads: list[tuple[int, ...]], writes: list[tuple[int, ...]]) -> int:
+    return 2 * sum(int(np.prod(shape)) for shape in reads)
+
+
 def _outer_product(reads: list[tuple[int, ...]], writes: list[tuple[int, ...]]) -> int:
     return 2 * reads[0][0] * reads[0][1] * reads[1][1]
 
@@ -270,6 +301,7 @@ COSTS: dict[str, Callable[[list, list], int]] = {
     "linear": _product,
     "linear_grad_input": _product,
     "linear_grad_weight": _outer_product,
+    "square_sum": _squares,
 }
 """Flops by operation; every other operation counts one for each element."""
 
@@ -576,6 +608,12 @@ class Run(Protocol):
 
     def hits(self) -> np.ndarray:
         """The number of rows that each step had right."""
+
+    def squares(self) -> np.ndarray:
+        """The sum of squares that each step's ``square_sum`` found, if the plan has such a row.
+
+        In the plan's dtype; of parameters as they were before the step moved them.
+        """
 
     def store(self) -> None:
         """Write parameters, slots and running statistics back to the arrays bound."""

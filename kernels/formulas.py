@@ -234,6 +234,14 @@ def binary_cross_entropy(m: Any, output: Any, target: Any) -> Any:
     return linear + m.log1p(m.exp(m.where(negative, output, -output)))
 
 
+def poisson(m: Any, output: Any, target: Any) -> Any:
+    """exp(output) - target output: minus the log-likelihood of a count with the mean exp(output).
+
+    But for log(target!), which the output does not move. A count of 0 is a target like others.
+    """
+    return m.fma(-target, output, m.exp(output))
+
+
 LOSSES = {
     formula.name: formula
     for formula in (
@@ -241,6 +249,7 @@ LOSSES = {
         LossFormula("absolute_error", absolute_error),
         LossFormula("huber", huber, settings=("delta",)),
         LossFormula("binary_cross_entropy", binary_cross_entropy),
+        LossFormula("poisson", poisson),
     )
 }
 
@@ -275,6 +284,12 @@ def cross_entropy_grad(m: Any, numerator: Any, target: Any, target_sum_over_sum:
 def smooth_target(m: Any, hit: Any, smoothing: Any, classes: Any) -> Any:
     """A target mixed with the uniform distribution (Szegedy et al. 2016, section 7)."""
     return m.fma(1.0 - smoothing, hit, smoothing / classes)
+
+
+def between(m: Any, value: Any, low: Any, high: Any) -> Any:
+    """value moved into [low, high]; NaN stays NaN."""
+    value = m.where(value > high, high, value)
+    return m.where(value < low, low, value)
 
 
 def batch_scale(m: Any, weight: Any) -> Any:
@@ -332,8 +347,7 @@ def _average_square(m: Any, old: Any, new: Any, share: Any) -> Any:
 
 def clip(m: Any, grad: Any, limit: Any) -> Any:
     """grad moved into [-limit, limit]; NaN stays NaN."""
-    grad = m.where(grad > limit, limit, grad)
-    return m.where(grad < -limit, -limit, grad)
+    return between(m, grad, -limit, limit)
 
 
 def norm_clip(m: Any, norm: Any, limit: Any) -> Any:
@@ -370,7 +384,7 @@ def nesterov(m: Any, weight: Any, grad: Any, slots: tuple, h: Any) -> tuple[Any,
     """Momentum that looks a step ahead (Sutskever et al. 2013, eq. 3-4, at the shifted weight)."""
     grad = h.grad_scale * _with_penalty(m, weight, grad, h)
     velocity = m.fma(h.momentum, slots[0], grad)
-    ahead = m.fma(h.momentum, velocity, grad)
+    ahead = m.fma(h.look_ahead, velocity, grad)
     return m.fma(-h.step_size, ahead, weight), (velocity,)
 
 
@@ -383,14 +397,14 @@ def _prepare_momentum(
     weight_decay: float = 0.0,
     learning_rate_in_velocity: bool = False,
 ) -> dict[str, Any]:
-    """The scalars of momentum and nesterov.
+    """The scalars of momentum.
 
     PyTorch's velocity sums gradients and its first step ignores dampening. scikit-learn's and
-    the books' velocity has the learning rate inside (and the opposite sign).
+    the books' velocity is the step itself: it has the learning rate inside, and points downhill.
     """
     grad_scale = np.where(step == 1, 1.0, 1.0 - dampening)
     if learning_rate_in_velocity:
-        grad_scale, step_size = grad_scale * learning_rate, 1.0
+        grad_scale, step_size = -grad_scale * learning_rate, -1.0
     else:
         step_size = learning_rate
     return {
@@ -399,6 +413,36 @@ def _prepare_momentum(
         "grad_scale": grad_scale,
         "weight_decay": weight_decay,
     }
+
+
+def _prepare_nesterov(
+    step: Any,
+    learning_rate: Any,
+    *,
+    momentum: float = 0.9,
+    dampening: float = 0.0,
+    weight_decay: float = 0.0,
+    learning_rate_in_velocity: bool = False,
+    looks_ahead_twice: bool = False,
+) -> dict[str, Any]:
+    """The scalars of nesterov.
+
+    Looking ahead twice, as the from-scratch books' code does by moving its velocity first, applies
+    the gradient again: momentum (momentum velocity + grad) + grad, which is (1 + momentum) times
+    look_ahead velocity + grad.
+    """
+    scalars = _prepare_momentum(
+        step,
+        learning_rate,
+        momentum=momentum,
+        dampening=dampening,
+        weight_decay=weight_decay,
+        learning_rate_in_velocity=learning_rate_in_velocity,
+    )
+    if not looks_ahead_twice:
+        return {**scalars, "look_ahead": momentum}
+    step_size = scalars["step_size"] * (1.0 + momentum)
+    return {**scalars, "step_size": step_size, "look_ahead": momentum**2 / (1.0 + momentum)}
 
 
 def adagrad(m: Any, weight: Any, grad: Any, slots: tuple, h: Any) -> tuple[Any, tuple]:
@@ -571,7 +615,13 @@ UPDATES = {
     for formula in (
         UpdateFormula("sgd", sgd, (), ("learning_rate", "weight_decay"), _prepare_sgd),
         UpdateFormula("momentum", momentum, ("velocity",), _MOMENTUM_SCALARS, _prepare_momentum),
-        UpdateFormula("nesterov", nesterov, ("velocity",), _MOMENTUM_SCALARS, _prepare_momentum),
+        UpdateFormula(
+            "nesterov",
+            nesterov,
+            ("velocity",),
+            (*_MOMENTUM_SCALARS, "look_ahead"),
+            _prepare_nesterov,
+        ),
         UpdateFormula(
             "adagrad",
             adagrad,

@@ -277,6 +277,16 @@ def huber(
     return _elementwise_mean(losses, np.clip(error, -delta, delta), sample_weight)
 
 
+def poisson(
+    outputs: ArrayLike, targets: ArrayLike, sample_weight: ArrayLike | None = None
+) -> tuple[float, Array]:
+    """Return -log of the Poisson probability of counts with means e^output, less log(target!)."""
+    z, t = float64(outputs), float64(targets)
+    with np.errstate(over="ignore"):
+        mean = np.exp(z)
+    return _elementwise_mean(mean - t * z, mean - t, sample_weight)
+
+
 def _elementwise_mean(
     losses: Array, grads: Array, sample_weight: ArrayLike | None
 ) -> tuple[float, Array]:

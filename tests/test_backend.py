@@ -13,6 +13,7 @@ import pytest
 
 import fastnn
 from fastnn import backend as backends
+from fastnn.kernels import contract
 
 SMALL = backends.training_work(weights=10, batch_rows=10)
 
@@ -23,6 +24,10 @@ def nothing_chosen(monkeypatch):
     for name in ("_process_choice", "_threads", "_environment"):
         monkeypatch.setattr(backends, name, None)
     monkeypatch.delenv("FASTNN_NUM_THREADS", raising=False)
+
+
+def test_the_protocol_is_public():
+    assert fastnn.Backend is contract.Backend
 
 
 def test_numba_is_the_default():

@@ -97,6 +97,8 @@ def test_data_that_do_not_fit_in_prediction(name):
     ("cross_entropy", -TARGETS, "y has a negative probability, -1"),
     ("cross_entropy", with_value(TARGETS, np.inf), "y contains NaN or infinity"),
     ("bce", 2 * TARGETS, "y lies in [0, 2]; expected values in [0, 1]"),
+    ("poisson", -TARGETS, "y has a negative count, -1; expected 0 or more"),
+    ("poisson", with_value(TARGETS, np.inf), "y contains NaN or infinity"),
     ("bce", Y, "y has shape (20,); expected (20, 3) for 3 outputs"),
     ("mse", Y, "y has shape (20,); expected (20, 3) for 3 outputs"),
 ])  # fmt: skip

@@ -19,7 +19,7 @@ from fastnn.kernels.tracing import NumpyMath
 
 pytest.importorskip("bench", reason="the benchmarks are in the checkout only")
 
-from bench import counts, divider, kernels, truth
+from bench import counts, divider, kernels, numpy_library, truth
 from bench import roofline as rooflines
 from bench import test_activations as activations
 from bench import test_kernels as kernel_suite
@@ -283,7 +283,7 @@ def test_the_command_prints_and_writes_it(monkeypatch, tmp_path, capsys):
 
 def raw_kernels():
     """The kernels that are called as the engine calls them."""
-    wanted = ("product_", "dots", "transpose", "outer", "sweep")
+    wanted = ("product_", "dots", "transpose", "squares", "outer", "sweep")
     return {name: make for name, make in kernels.kernels(NumpyBackend()) if name.startswith(wanted)}
 
 
@@ -372,3 +372,25 @@ def test_an_update_is_bounded_by_its_ends(name):
     for value in (-1e-3, 0.0, 2e-3, 3e-3):
         known.check(optimizer().step(np.zeros(2), np.array([value, 1.0])))
     assert known.error[1] < 1e-14
+
+
+# ---- NumPy network code ----
+
+
+@pytest.mark.parametrize("case", numpy_library.CASES, ids=lambda case: case.title)
+def test_numpy_network_code_is_verified(case):
+    numpy_library.verify(case, batch=9)
+
+
+def test_a_wrong_step_of_numpy_network_code_is_refused():
+    def make(ours, dtype, batch):
+        return lambda: 1.0 + 1e-3 * ours
+
+    with pytest.raises(AssertionError, match="wrong"):
+        numpy_library.verify(numpy_library.Case("wrong", "float32", make), batch=9)
+
+
+def test_a_ratio_is_of_numpys_time_over_ours():
+    timing = numpy_library.Timing("net", "float32", 32, numpy=6e-6, fastnn=2e-6)
+    assert timing.ratio == pytest.approx(3.0)
+    assert "3.00" in numpy_library.table([timing])

@@ -26,10 +26,12 @@ from test_operations import (  # noqa: F401 - collected here, with the backend b
     output,
     random,
     run_loss,
+    test_a_recorded_cross_entropy_stays_within_limits,
     test_all_finite,
     test_batch_norm,
     test_batch_norm_grad,
     test_column_sums,
+    test_conventions_of_an_elementwise_loss,
     test_cross_entropy,
     test_cross_entropy_at_the_ends,
     test_dropout,
@@ -37,6 +39,7 @@ from test_operations import (  # noqa: F401 - collected here, with the backend b
     test_elementwise_loss,
     test_elementwise_loss_of_nan,
     test_gather,
+    test_limits_keep_nan,
     test_loss_gradient_over_the_outputs,
     test_map,
     test_map_in_place,
@@ -178,12 +181,17 @@ def cross_entropies(
 ) -> Iterator[Call]:
     labels = np.zeros(1, np.int64)
     for x, chosen in loss_arguments(dtype, columns, either):
-        yield ops.loss(ONE, x, labels, *chosen, Loss())
-        yield ops.loss(ONE, x, x, *chosen, Loss())
+        for loss in (Loss(), Loss(limits=LIMITS)):
+            yield ops.loss(ONE, x, labels, *chosen, loss)
+            yield ops.loss(ONE, x, x, *chosen, loss)
 
 
 def losses(dtype: str, columns: Sequence[int], either: Sequence[bool] = EITHER) -> Iterator[Call]:
-    formulas = [Loss(formula, LOSS_SETTINGS.get(name, ())) for name, formula in LOSSES.items()]
+    formulas = [
+        Loss(formula, LOSS_SETTINGS.get(name, ()), limits=limits)
+        for name, formula in LOSSES.items()
+        for limits in (None, LIMITS)
+    ]
     for x, chosen in loss_arguments(dtype, columns, either):
         for loss in formulas:
             yield ops.loss(ONE, x, x, *chosen, loss)
@@ -236,6 +244,7 @@ def sums(dtype: str, columns: Sequence[int], either: Sequence[bool] = EITHER) ->
 
 
 ONE = np.int32(1)
+LIMITS = (0.2, 0.9)
 FAMILIES = (cross_entropies, losses, maps, updates, gathers, sums)
 
 

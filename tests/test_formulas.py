@@ -36,6 +36,7 @@ PIECES = (
     formulas.batch_norm_grad,
     formulas.running_average,
     formulas.clip,
+    formulas.between,
     formulas.norm_clip,
 )
 
@@ -188,6 +189,7 @@ LOSS_TRUTHS = {
     "absolute_error": reference.mean_absolute_error,
     "huber": reference.huber,
     "binary_cross_entropy": reference.binary_cross_entropy,
+    "poisson": reference.poisson,
 }
 
 
@@ -262,6 +264,8 @@ def test_clipping(run, reading, dtype):
     grad = np.array([-3.0, -1.0, 0.5, 2.0, -np.inf, np.inf, np.nan])
     (clipped,) = run(reading, "clip", dtype, grad, 1.0)
     np.testing.assert_array_equal(clipped, [-1, -1, 0.5, 1, -1, 1, np.nan])
+    (moved,) = run(reading, "between", dtype, grad, -0.5, 1.0)
+    np.testing.assert_array_equal(moved, np.clip(grad, -0.5, 1.0))
     norm = np.array([0.0, 0.5, 4.0, np.inf, np.nan])
     (factor,) = run(reading, "norm_clip", dtype, norm, 2.0)
     expected = np.array([1, 1, 2 / (4 + 1e-6), 0, np.nan])
@@ -402,7 +406,26 @@ def test_velocity_with_the_learning_rate_inside(nesterov):
         scalars = scalars_of(name, step, rate, {"learning_rate_in_velocity": True})
         actual, slot = update(NumpyMath("float64"), actual, grad, slot, *scalars)
     assert_close(actual, expected, bound("float64", 1 + np.abs(expected)))
-    assert_close(-slot, velocity, bound("float64", 1))
+    assert_close(slot, velocity, bound("float64", 1))
+
+
+def test_nesterov_that_looks_ahead_twice():
+    """The from-scratch books' code: v = mu v - lr g, then w += mu² v - (1 + mu) lr g."""
+    rng = np.random.default_rng(0)
+    weight, grads = rng.normal(size=9), rng.normal(size=(10, 9))
+    expected, velocity = weight, np.zeros(9)
+    for grad in grads:
+        velocity = 0.9 * velocity - 0.1 * grad
+        expected = expected + 0.9**2 * velocity - (1 + 0.9) * 0.1 * grad
+    update = ELEMENTWISE["update_nesterov"][0]
+    settings = {"learning_rate_in_velocity": True, "looks_ahead_twice": True}
+
+    def step_once(*numbers):
+        return update(NumpyMath("float64"), *numbers)
+
+    actual, slots = trained(step_once, "nesterov", weight, grads, 0.1, settings)
+    assert_close(actual, expected, bound("float64", 1 + np.abs(expected)))
+    assert_close(slots[0], velocity, bound("float64", 1))
 
 
 def test_adam_with_eps_on_the_uncorrected_root():

@@ -148,6 +148,23 @@ def test_softmax_and_its_gradient(dtype):
     assert_close(result, expected, rounded(dtype, 21, np.abs(grad).max()))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("slopes", [1, 21])
+def test_prelu_and_its_gradients(slopes, dtype):
+    x, slope, grad = normal((7, 21), dtype), normal(slopes, dtype, 1), normal((7, 21), dtype, 2)
+    negative = np.minimum(x, 0.0).astype(np.float64)
+    expected = np.where(x > 0, x, slope * negative)
+    assert_close(functional.prelu(x, slope), expected, elementwise_bound(dtype, 1, expected))
+    grad_x, grad_slope = functional.prelu_backward(x, slope, grad)
+    expected = np.where(x > 0, grad, slope.astype(np.float64) * grad)
+    assert_close(grad_x, expected, elementwise_bound(dtype, 1, expected))
+    terms = grad * negative
+    if slopes == 1:
+        assert_close(grad_slope, [terms.sum()], sum_bound(dtype, terms.reshape(-1, 1), axis=0))
+    else:
+        assert_close(grad_slope, terms.sum(axis=0), sum_bound(dtype, terms, axis=0))
+
+
 # ---- losses ----
 
 
@@ -155,6 +172,8 @@ def targets_of(name, outputs):
     if name == "cross_entropy":
         return np.arange(len(outputs)) % outputs.shape[1]
     values = normal(outputs.shape, outputs.dtype, 3)
+    if name == "poisson":
+        return np.floor(np.abs(values))
     return 1 / (1 + np.exp(-values)) if name == "binary_cross_entropy" else values
 
 
@@ -168,6 +187,7 @@ def targets_of(name, outputs):
         ("mse", reference.mean_squared_error, {}),
         ("mae", reference.mean_absolute_error, {}),
         ("huber", reference.huber, {"delta": 0.7}),
+        ("poisson", reference.poisson, {}),
     ],
 )
 def test_loss(name, truth, settings, weighted, dtype):
@@ -178,7 +198,8 @@ def test_loss(name, truth, settings, weighted, dtype):
     true_loss, true_grad = truth(outputs, targets, weight, **settings)
     terms = 11 + 6 + ULPS
     assert isinstance(loss, float)
-    assert_close(loss, true_loss, rounded(dtype, terms, 2 * true_loss))
+    size = 2 * np.abs(outputs).max() ** 2 if name == "poisson" else 2 * true_loss  # terms cancel
+    assert_close(loss, true_loss, rounded(dtype, terms, size))
     assert_close(grad, true_grad, rounded(dtype, ULPS, 1.0))
 
 
@@ -227,6 +248,63 @@ def test_batch_norm_predict(dtype):
     result = functional.batch_norm_predict(x, mean, variance, gamma, beta, out=x)
     assert result is x
     assert_close(result, expected, rounded(dtype, ULPS, scale))
+
+
+# ---- results written in place ----
+
+X, W, GRAD = normal((5, 4)), normal((4, 3), seed=1), normal((5, 3), seed=2)
+Y = functional.softmax(GRAD)
+COLUMN = normal(3, seed=3) ** 2 + 0.5
+IN_PLACE = {
+    "linear_backward": (functional.linear_backward, (X, W, GRAD)),
+    "prelu_backward": (functional.prelu_backward, (GRAD, COLUMN, Y)),
+    "batch_norm": (functional.batch_norm, (GRAD, COLUMN, COLUMN)),
+    "batch_norm_backward": (functional.batch_norm_backward, (GRAD, Y, COLUMN, COLUMN)),
+    "activation_backward": (lambda x, g, out: functional.activation_backward("silu", x, g, out),
+                            (GRAD, Y)),
+    "softmax_backward": (functional.softmax_backward, (Y, GRAD)),
+    "cross_entropy": (lambda z, t, out: functional.cross_entropy(z, t, out=out)[1], (GRAD, Y)),
+    "mse": (lambda z, t, out: functional.mse(z, t, out=out)[1], (GRAD, Y)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_results_over_any_argument(name):
+    """An ``out`` may be any of the arguments that has a result's shape."""
+    function, arguments = IN_PLACE[name]
+    expected = function(*arguments, out=None)
+    several = isinstance(expected, tuple)
+    truths = expected if several else (expected,)
+    shapes = [array.shape for array in truths]
+    places = [n for n, array in enumerate(arguments) if array.shape in shapes]
+    assert places
+    for place in places:
+        inputs = [array.copy() for array in arguments]
+        outs = [None] * len(shapes)
+        outs[shapes.index(inputs[place].shape)] = inputs[place]
+        results = function(*inputs, out=tuple(outs) if several else outs[0])
+        for result, out, truth in zip(
+            results if several else (results,), outs, truths, strict=True
+        ):
+            assert out is None or result is out
+            np.testing.assert_array_equal(result, truth)
+
+
+@pytest.mark.parametrize(
+    "out, error, message",
+    [
+        ((None, None), TypeError, "out must be a tuple of 3 arrays or None, got a tuple of 2"),
+        (np.empty((5, 4), "f4"), TypeError, "out must be a tuple of 3 arrays or None, got ndarray"),
+        ((None, np.empty((4, 3)), None), TypeError, r"out\[1\] must be an array of float32"),
+        ((None, None, np.empty(4, "f4")), ValueError, r"out\[2\] must have shape \(3\)"),
+        ((None, W, W[0]), ValueError, r"out\[1\] and out\[2\] must not share memory"),
+    ],
+)
+def test_refused_places(out, error, message):
+    before = W.copy()
+    with pytest.raises(error, match=message):
+        functional.linear_backward(X, W, GRAD, out)
+    np.testing.assert_array_equal(W, before)
 
 
 # ---- arguments ----

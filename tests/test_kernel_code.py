@@ -39,10 +39,12 @@ def modules(dtype: str):
         yield f"{name} outer", elementwise.outer_update_module(dtype, formula, 2, clipped=True)
         yield f"{name} sweep", elementwise.sweep_module(dtype, formula, clipped=True)
     for labels in (False, True):
-        yield "cross_entropy", rows.cross_entropy_module(dtype, labels=labels, gradient=True)
+        how = {"gradient": True, "limited": labels}
+        yield "cross_entropy", rows.cross_entropy_module(dtype, labels=labels, **how)
     for name, formula in formulas.LOSSES.items():
         use = Loss(formula, tuple((setting, 1.0) for setting in formula.settings))
-        yield name, rows.elementwise_loss_module(dtype, formula, use.keywords, gradient=True)
+        how = {"gradient": True, "limited": name == "binary_cross_entropy"}
+        yield name, rows.elementwise_loss_module(dtype, formula, use.keywords, **how)
 
 
 @pytest.mark.parametrize("name, module", list(modules("float32")), ids=lambda v: str(v)[:24])

@@ -30,6 +30,7 @@ MAKERS: dict[str, Callable[..., fastnn.Loss]] = {
     "mean_squared_error": fastnn.MSELoss,
     "mean_absolute_error": fastnn.L1Loss,
     "huber": fastnn.HuberLoss,
+    "poisson": fastnn.PoissonNLLLoss,
 }
 
 
@@ -41,6 +42,8 @@ def targets_of(name: str, kind: str = "soft") -> np.ndarray:
         return {"labels": labels, "one-hot": np.eye(OUTPUTS)[labels], "soft": soft}[kind]
     if name == "binary_cross_entropy":
         return rng.uniform(size=(ROWS, OUTPUTS))
+    if name == "poisson":
+        return rng.poisson(2.0, size=(ROWS, OUTPUTS))
     return rng.normal(size=(ROWS, OUTPUTS))
 
 
@@ -55,6 +58,7 @@ CASES = [
     ("mean_absolute_error", "", {}),
     ("huber", "", {}),
     ("huber", "", {"delta": 0.5}),
+    ("poisson", "", {}),
 ]
 
 

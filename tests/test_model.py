@@ -285,7 +285,7 @@ def test_an_untrained_network_is_saved_and_loaded(tmp_path):
 
 @pytest.mark.parametrize("loss", [
     fastnn.CrossEntropyLoss(0.1), fastnn.HuberLoss(0.5), fastnn.MSELoss(), fastnn.L1Loss(),
-    fastnn.BCEWithLogitsLoss(),
+    fastnn.BCEWithLogitsLoss(), fastnn.PoissonNLLLoss(),
 ], ids=repr)  # fmt: skip
 def test_the_loss_comes_back(loss, tmp_path):
     x, y = data()

@@ -6,6 +6,7 @@ Inputs lie contiguous or as every row of a wider array; outputs likewise, betwee
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -569,6 +570,7 @@ LOSS_TRUTHS = {
     "absolute_error": reference.mean_absolute_error,
     "huber": partial(reference.huber, delta=0.7),
     "binary_cross_entropy": reference.binary_cross_entropy,
+    "poisson": reference.poisson,
 }
 LOSS_SETTINGS = {"huber": (("delta", 0.7),)}
 
@@ -604,6 +606,68 @@ def test_elementwise_loss_of_nan(backend, dtype, name):
     losses, hits, _ = run_loss(backend, dtype, outputs, targets, Loss(LOSSES[name]))
     np.testing.assert_array_equal(np.isnan(losses), [True, True, False])
     np.testing.assert_array_equal(hits, [0, 0, 1])
+
+
+def element_by_element(truth, outputs, targets):
+    """The reference's loss of each element by itself."""
+    pairs = zip(outputs.ravel(), targets.ravel(), strict=True)
+    return np.array([truth([[z]], [[t]])[0] for z, t in pairs]).reshape(outputs.shape)
+
+
+@pytest.mark.parametrize("limits", [None, (0.2, 0.9)])
+@pytest.mark.parametrize("sums", [False, True])
+@pytest.mark.parametrize("name", LOSSES)
+@every_dtype
+def test_conventions_of_an_elementwise_loss(backend, dtype, name, sums, limits):
+    """A sum instead of a mean, for the gradient too; limits for what is recorded alone."""
+    rng = np.random.default_rng(0)
+    outputs = random(rng, dtype, 13, 5) * dtype_of(dtype)(2)
+    targets = rng.uniform(0, 1, outputs.shape).astype(dtype)
+    weights = rng.uniform(0, 2, 13).astype(dtype)
+    plain = Loss(LOSSES[name], LOSS_SETTINGS.get(name, ()))
+    loss = replace(plain, sums=sums, limits=limits)
+    losses, hits, grad = run_loss(backend, dtype, outputs, targets, loss, weights, 0.37)
+    elements = element_by_element(LOSS_TRUTHS[name], outputs, targets)
+    if limits:
+        assert (elements < limits[0]).any() and (elements > limits[1]).any()
+        elements = np.clip(elements, *limits)
+    expected = (elements.sum(axis=1) if sums else elements.mean(axis=1)) * weights
+    assert_close(losses, expected, within(dtype, 5 + ULPS, expected))
+    _, plain_hits, by_mean = run_loss(backend, dtype, outputs, targets, plain, weights, 0.37)
+    np.testing.assert_array_equal(hits, plain_hits)
+    by_outputs = by_mean * np.float64(5 if sums else 1)
+    assert_close(grad, by_outputs, within(dtype, 3 if sums else 0, np.abs(by_outputs)))
+
+
+@pytest.mark.parametrize("kind", ["labels", "probabilities"])
+@every_dtype
+def test_a_recorded_cross_entropy_stays_within_limits(backend, dtype, kind):
+    rng, limits = np.random.default_rng(0), (0.5, 3.0)
+    logits = random(rng, dtype, 37, 5) * dtype_of(dtype)(4)
+    targets = rng.integers(0, 5, 37)
+    if kind == "probabilities":
+        targets = np.eye(5, dtype=dtype)[targets]
+    weights = rng.uniform(0, 2, 37).astype(dtype)
+    logits[-1, 2] = np.nan
+    losses, *others = run_loss(backend, dtype, logits, targets, Loss(limits=limits), weights)
+    _, *as_they_were = run_loss(backend, dtype, logits, targets, Loss(), weights)
+    free, _ = row_by_row(reference.cross_entropy, logits[:-1], targets[:-1])
+    assert (free < limits[0]).any() and (free > limits[1]).any()
+    expected = np.append(np.clip(free, *limits), np.nan) * weights
+    farthest = np.append(exponent_scale(logits[:-1]).max(axis=1), 0.0)
+    bound = within(dtype, 1, (5 + ULPS + farthest) * (farthest + 1) * weights)
+    assert_close(losses, expected, bound)
+    for actual, same in zip(others, as_they_were, strict=True):
+        np.testing.assert_array_equal(actual, same)
+
+
+@every_dtype
+def test_limits_keep_nan(backend, dtype):
+    outputs, targets = np.full((2, 3, 5), 0.75, dtype)
+    outputs[1, 4] = np.nan
+    loss = Loss(LOSSES["binary_cross_entropy"], limits=(0.1, 0.2))
+    losses, _, _ = run_loss(backend, dtype, outputs, targets, loss)
+    np.testing.assert_array_equal(np.isnan(losses), [False, True, False])
 
 
 # Columns

@@ -81,6 +81,47 @@ def test_gradients_are_stored_first_where_something_else_needs_them(batch, train
     assert [row.op for row in plan.step if row.op == "norm"] == ["norm"] * bool(training.clip_norm)
 
 
+@pytest.mark.parametrize("batch", [8, CHUNK_ROWS + 1])
+def test_gradients_without_an_update_are_stored_and_move_nothing(batch):
+    layers = [fastnn.Linear(6, 4), fastnn.PReLU(), fastnn.BatchNorm1d(4), fastnn.Linear(4, 3)]
+    plan = training_plan(layers, batch, Training(None, keep_gradients=True))
+    kept = training_plan(layers, batch, Training(SGD, keep_gradients=True))
+    assert plan.chunk == kept.chunk and plan.step == () and plan.update is None
+    assert plan.stores_gradients and kept.stores_gradients
+    assert [plan.cost(row) for row in plan.chunk] == [kept.cost(row) for row in kept.chunk]
+    assert str(plan).splitlines()[1:] == str(kept).split("\neach step:")[0].splitlines()[1:]
+
+
+@pytest.mark.parametrize("asked", [{}, {"clip_norm": 1.0}, {"keep_gradients": True}])
+@pytest.mark.parametrize("batch", [8, CHUNK_ROWS + 1])
+def test_squares_are_summed_up_before_the_loss_is_checked_and_anything_moves(batch, asked):
+    layers = [
+        fastnn.Linear(6, 4), fastnn.PReLU(), fastnn.BatchNorm1d(4),
+        fastnn.Linear(4, 3, decay_bias=True),
+    ]  # fmt: skip
+    plan = training_plan(layers, batch, Training(SGD, record_squares=True, **asked))
+    plain = training_plan(layers, batch, Training(SGD, **asked))
+    place = operations(plan).index("square_sum")
+    assert operations(plan)[place + 1] == "check"
+    assert set(plan.chunk[place].reads) == {"0.weight", "3.weight", "3.bias"}
+    assert plan.chunk[:place] + plan.chunk[place + 1 :] == plain.chunk
+    assert plan.cost(plan.chunk[place]) == (2 * (24 + 12 + 3), 4 * (24 + 12 + 3))
+    assert "square_sum" in str(plan)
+
+
+@pytest.mark.parametrize(
+    "training, words",
+    [
+        (Training(None), "no update and keeps no gradients"),
+        (Training(None, clip_norm=1.0, keep_gradients=True), "clips gradients for an update"),
+        (Training(None, clip_value=1.0, keep_gradients=True), "clips gradients for an update"),
+    ],
+)
+def test_training_that_can_do_nothing_is_refused(training, words):
+    with pytest.raises(ValueError, match=words):
+        training_plan([fastnn.Linear(6, 3)], training=training)
+
+
 def test_a_learned_parameter_outside_of_products_is_updated_at_the_end_of_a_step():
     layers = [fastnn.Linear(6, 4), fastnn.BatchNorm1d(4), fastnn.PReLU(4), fastnn.Linear(4, 3)]
     plan = training_plan(layers)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import reference
-from checks import Bound, assert_close
+from checks import Bound, assert_close, sum_bound
 
 from fastnn.backend import get_backend
 from fastnn.kernels.contract import (
@@ -29,6 +29,7 @@ from fastnn.kernels.formulas import ACTIVATIONS, LOSSES, UPDATES
 BACKENDS = ("numpy", "numba", "cupy")
 DTYPES = ("float32", "float64")
 RECORDS = ("row_losses", "row_hits")
+WEIGHTS = ("0.weight", "1.weight", "2.weight")
 LEARNING_RATE = 0.05
 
 every_backend = pytest.mark.parametrize("backend", BACKENDS)
@@ -88,16 +89,17 @@ def dense_plan(
     chunk: int | None = None,
     hidden: str = "sigmoid",
     dtype: str = "float32",
-    update: str = "sgd",
+    update: str | None = "sgd",
     loss: Loss | None = None,
     dropout: float = 0.0,
     stored: bool = False,
+    squares: Sequence[str] = (),
     **clipping: float,
 ) -> Plan:
     """Linear layers with one activation, and dropout behind it, between them.
 
     Gradients are ``stored`` before they are used where a step has several chunks, a norm is
-    clipped, or that is asked for.
+    clipped, or that is asked for. The ``squares`` of some parameters are summed up.
     """
     loss, layers = loss or Loss(), len(widths) - 1
     stored = stored or "clip_norm" in clipping or chunk not in (None, batch)
@@ -118,13 +120,15 @@ def dense_plan(
     for layer in range(layers - 1, 0, -1):
         reads = (f"grad{layer}", f"{layer}.weight", f"slope{layer - 1}")
         rows.append(Row("linear_grad_input", reads, (f"grad{layer - 1}",)))
+    if squares:
+        rows.append(Row("square_sum", tuple(squares)))
     rows.append(Row("check", RECORDS))
     for layer in range(layers - 1, -1, -1):
         reads = (f"y{layer - 1}" if layer else "x", f"grad{layer}")
         settings = {"weight": f"{layer}.weight", "update": not stored}
         rows.append(Row("linear_grad_weight", reads, (), settings))
     step = [Row("norm")] if "clip_norm" in clipping else []
-    if stored:
+    if stored and update:
         step += [Row("update", (), (f"{layer}.weight",)) for layer in range(layers)]
     return plan_of(
         dtype, batch, rows, buffers, linear_parameters(widths), update,
@@ -207,6 +211,7 @@ class Session:
     settings: Mapping[str, Any] = field(default_factory=dict)
     out: np.ndarray | None = None
     arrays: dict[str, np.ndarray] | None = None
+    grads: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         plan = self.plan
@@ -220,7 +225,7 @@ class Session:
 
     def _start(self) -> Any:
         binding = Binding(
-            self.data.x, self.arrays, self.data.targets, self.data.weights, slots=self.slots,
+            self.data.x, self.arrays, self.data.targets, self.data.weights, self.grads, self.slots,
             threads=self.threads, seed=self.seed, out=self.out,
         )  # fmt: skip
         return get_backend(self.backend).start(self.plan, binding)
@@ -274,6 +279,7 @@ def assert_trained(session: Session, arrays: Mapping[str, np.ndarray], losses: A
 def assert_same_bits(one: Session, other: Session) -> None:
     np.testing.assert_array_equal(one.run.losses(), other.run.losses())
     np.testing.assert_array_equal(one.run.hits(), other.run.hits())
+    np.testing.assert_array_equal(one.run.squares(), other.run.squares())
     for name, array in one.arrays.items():
         np.testing.assert_array_equal(array, other.arrays[name])
         pairs = zip(one.slots.get(name, ()), other.slots.get(name, ()), strict=True)
@@ -356,6 +362,7 @@ def true_training(
     loss: Callable[..., tuple[float, np.ndarray]] = reference.cross_entropy,
     optimizer: Callable[[], reference.SGD] = lambda: reference.SGD(LEARNING_RATE),
     clip: Callable[[list[np.ndarray]], list[np.ndarray]] = list,
+    before_each: Callable[[dict[str, np.ndarray]], None] = lambda p: None,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Parameters and the loss of each step after an epoch of what a session does."""
     plan, data = session.plan, session.data
@@ -363,20 +370,34 @@ def true_training(
     optimizers = {parameter.name: optimizer() for parameter in plan.parameters}
     losses = []
     for step in range(session.steps):
-        x, *rest = data.batch(step * plan.batch_rows, (step + 1) * plan.batch_rows)
-        y, backwards, grads = reference.float64(x), [], {}
-        for layer in layers:
-            y, backward = layer(p, y, step)
-            backwards.append(backward)
-        value, grad = loss(y, *rest)
+        batch = data.batch(step * plan.batch_rows, (step + 1) * plan.batch_rows)
+        value, grads = true_gradients(p, layers, loss, batch, step)
         losses.append(value)
-        for backward in reversed(backwards):
-            grad, own = backward(grad)
-            grads |= own
+        before_each(p)
         clipped = clip(list(grads.values()))
         for name, by_parameter in zip(grads, clipped, strict=True):
             p[name] = optimizers[name].step(p[name], by_parameter)
     return p, np.array(losses)
+
+
+def true_gradients(
+    p: dict[str, np.ndarray],
+    layers: Sequence[Layer],
+    loss: Callable[..., tuple[float, np.ndarray]],
+    batch: Sequence[np.ndarray],
+    step: int = 0,
+) -> tuple[float, dict[str, np.ndarray]]:
+    """The loss of a batch, and its gradients by the parameters."""
+    x, *rest = batch
+    y, backwards, grads = reference.float64(x), [], {}
+    for layer in layers:
+        y, backward = layer(p, y, step)
+        backwards.append(backward)
+    value, grad = loss(y, *rest)
+    for backward in reversed(backwards):
+        grad, own = backward(grad)
+        grads |= own
+    return value, grads
 
 
 # Trainings
@@ -426,6 +447,7 @@ LOSS_TRUTHS = {
     "absolute_error": reference.mean_absolute_error,
     "huber": reference.huber,
     "binary_cross_entropy": reference.binary_cross_entropy,
+    "poisson": reference.poisson,
     "cross_entropy": reference.cross_entropy,
 }
 
@@ -585,6 +607,136 @@ def test_learned_slopes(backend, dtype, slopes, chunk):
     assert_trained(session, *true_training(session, layers))
 
 
+SQUARED = {
+    "single rows": {"batch": 1},
+    "few rows": {"batch": 5},
+    "a batch": {"batch": 32},
+    "stored": {"batch": 32, "stored": True},
+    "chunks": {"batch": 32, "chunk": 13},
+    "clipped": {"batch": 32, "clip_norm": 0.5},
+    "a small network": {"widths": (9, 33, 5), "batch": 20},
+    "many blocks": {"widths": (9, 120, 5), "batch": 40},
+    "biases too": {"batch": 32, "squares": ("0.weight", "0.bias", "1.weight", "1.bias")},
+}
+
+
+@pytest.mark.parametrize("case", SQUARED)
+@pytest.mark.parametrize("threads", [1, 2])
+@every_dtype
+@every_backend
+def test_squares_are_those_of_the_weights_before_a_step(backend, dtype, threads, case):
+    """At first of weights that are known to the bit; later of those that training makes."""
+    usual = {"widths": (53, 130, 5), "squares": WEIGHTS[:2], "dtype": dtype}
+    plan = dense_plan(**usual | SQUARED[case])
+    (names,) = (row.reads for row in plan.chunk if row.op == "square_sum")
+    data = labelled(3 * plan.batch_rows + 1, plan.inputs, plan.outputs, dtype)
+    session = trained(backend, plan, data, threads=threads)
+    weights = []
+
+    def clip(grads):
+        return reference.clip_by_norm(grads, 0.5) if plan.clip_norm else grads
+
+    def note(p):
+        weights.append(np.concatenate([p[name].ravel() for name in names]))
+
+    layers = true_linear(0), true_activation("sigmoid"), true_linear(1)
+    true_training(session, layers, clip=clip, before_each=note)
+    exact = sum_bound(dtype, weights[0] ** 2)
+    expected = np.array([(each**2).sum() for each in weights])
+    assert_close(session.run.squares()[:1], expected[:1], exact)
+    drift = rounding(plan, session.steps, weights[0])  # of each weight, and so of its square
+    by_drift = [2 * (np.abs(weights[0]) * error).sum() for error in drift]
+    assert_close(session.run.squares(), expected, Bound(*map(np.add, exact, by_drift)))
+    assert len({*session.run.squares()}) == session.steps == len(expected)
+
+
+@every_backend
+def test_recording_squares_changes_nothing_else(backend):
+    data = labelled(70, 37, 5)
+    for batch in (1, 5, 32):
+        plain, recorded = (
+            trained(backend, dense_plan((37, 130, 5), batch=batch, squares=names), data)
+            for names in ((), WEIGHTS[:2])
+        )
+        np.testing.assert_array_equal(plain.run.losses(), recorded.run.losses())
+        for name, array in plain.arrays.items():
+            np.testing.assert_array_equal(recorded.arrays[name], array)
+
+
+@pytest.mark.parametrize("chunk", [None, 13])
+@every_backend
+def test_squares_of_a_step_that_diverges(backend, chunk):
+    """They stand beside its loss; a second epoch begins anew."""
+    plan, data = (
+        dense_plan((9, 33, 4), batch=20, chunk=chunk, squares=WEIGHTS[:2]),
+        labelled(60, 9, 4),
+    )
+    x = data.x.copy()
+    x[data.order[35]] = np.inf
+    session = Session(backend, plan, data._replace(x=x))
+    session.begin()
+    assert session.finish() == "diverged"
+    squares = session.run.squares()
+    assert len(squares) == len(session.run.losses()) == 2
+    assert np.isfinite(squares).all() and squares[0] != squares[1]
+    session.begin()
+    assert session.finish() == "diverged"
+    assert session.run.squares()[0] == squares[1]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    ("batch", "chunk"), [(150, None), (150, 64), (5, None)], ids=["whole", "chunks", "few"]
+)
+@every_dtype
+@every_backend
+def test_gradients_alone_again_and_again(backend, dtype, batch, chunk, threads):
+    """A function of the weights, as a line search wants it: nothing moves, whatever is asked."""
+    plan = dense_plan((9, 70, 4), batch=batch, chunk=chunk, dtype=dtype, update=None, stored=True)
+    rng = np.random.default_rng(2)
+    data = labelled(batch, 9, 4, dtype)
+    data = data._replace(weights=rng.uniform(0, 2, batch).astype(dtype), order=None)
+    grads = {p.name: np.full(p.shape, np.nan, dtype) for p in plan.parameters}
+    session = Session(backend, plan, data, threads, grads=grads)
+    layers = true_linear(0), true_activation("sigmoid"), true_linear(1)
+    seen = []
+    for scale in (1.0, 0.5, 1.0):
+        given = {name: (scale * array).astype(dtype) for name, array in initial(plan).items()}
+        for name, array in given.items():
+            session.arrays[name][...] = array
+        session.run.load()
+        session.begin()
+        assert session.finish() == "done"
+        p = {name: reference.float64(array) for name, array in given.items()}
+        value, expected = true_gradients(p, layers, reference.cross_entropy, data.batch(0, batch))
+        assert_close(session.run.losses(), [value], rounding(plan, 1, [value]))
+        for name, by_parameter in expected.items():
+            assert_close(grads[name], by_parameter, rounding(plan, 1, by_parameter))
+            np.testing.assert_array_equal(session.arrays[name], given[name])
+        seen.append({name: grad.copy() for name, grad in grads.items()})
+    for name in grads:
+        np.testing.assert_array_equal(seen[0][name], seen[2][name])
+        assert not np.array_equal(seen[0][name], seen[1][name])
+
+
+@every_backend
+def test_gradients_alone_of_a_loss_that_is_not_finite(backend):
+    """Whoever asked sees it, and may ask again elsewhere."""
+    plan = dense_plan((9, 33, 4), batch=20, chunk=7, update=None, stored=True)
+    grads = {p.name: np.zeros(p.shape, plan.dtype) for p in plan.parameters}
+    session = Session(backend, plan, labelled(20, 9, 4), grads=grads)
+    session.arrays["1.bias"][2] = np.nan
+    session.run.load()
+    session.begin()
+    assert session.finish() == "done"
+    assert np.isnan(session.run.losses()).all() and np.isnan(grads["0.weight"]).all()
+    session.arrays["1.bias"][2] = 0
+    session.run.load()
+    session.begin()
+    assert session.finish() == "done"
+    assert np.isfinite(session.run.losses()).all() and np.isfinite(grads["0.weight"]).all()
+
+
 @every_dtype
 @every_backend
 def test_softmax_in_the_middle(backend, dtype):
@@ -646,10 +798,22 @@ def test_data_is_converted_as_it_is_gathered(backend, source):
         dense_plan((37, 150, 70, 7), batch=13, update="adam"),
         dense_plan((37, 150, 7), batch=200, chunk=64, dtype="float64", clip_norm=0.1),
         dense_plan((20, 90, 7), batch=1, dropout=0.3),
+        dense_plan((37, 150, 70, 7), batch=13, squares=WEIGHTS[:3]),
+        dense_plan((37, 150, 7), batch=200, chunk=64, dtype="float64", squares=WEIGHTS[:2]),
+        dense_plan((20, 256, 7), batch=1, squares=WEIGHTS[:2]),
         batch_norm_plan("float32", 50),
         prelu_plan("float32", 50, 20, 1),
     ],
-    ids=["three layers", "chunks", "single rows", "batch norm", "prelu"],
+    ids=[
+        "three layers",
+        "chunks",
+        "single rows",
+        "squares",
+        "squares in chunks",
+        "squares of single rows",
+        "batch norm",
+        "prelu",
+    ],
 )
 def test_threads_decide_no_bit(plan, threads):
     data = labelled(230, plan.inputs, plan.outputs, plan.dtype)

@@ -261,6 +261,7 @@ def test_losses_on_logits_stay_finite(name, size):
         "mean_squared_error",
         "mean_absolute_error",
         "huber",
+        "poisson",
     ],
 )
 def test_a_weight_of_two_is_a_row_given_twice(name):

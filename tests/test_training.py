@@ -238,6 +238,7 @@ LOSSES = [
     (fastnn.MSELoss(), reference.mean_squared_error, "soft"),
     (fastnn.L1Loss(), reference.mean_absolute_error, "soft"),
     (fastnn.HuberLoss(0.25), functools.partial(reference.huber, delta=0.25), "soft"),
+    (fastnn.PoissonNLLLoss(), reference.poisson, "soft"),
 ]  # fmt: skip
 
 

@@ -28,11 +28,11 @@ IN_FLIGHT = 4
 MOST_BLOCKS = 1 << 20
 PROGRESS = (
     "X", "TARGETS", "WEIGHTS", "OUT", "ORDER", "FIRST", "STEP", "EPOCH", "SEED", "DIVERGED",
-    "FIRST_STEP", "SCALARS", "LOSSES", "HITS",
+    "FIRST_STEP", "SCALARS", "LOSSES", "HITS", "SQUARES",
 )  # fmt: skip
 """The words of a run's table on the device: where its data lie (addresses; ORDER is 0 for rows as
-they stand), the place in the order of the step's first row, the step, and so on. SCALARS, LOSSES
-and HITS have an entry for each step from FIRST_STEP on."""
+they stand), the place in the order of the step's first row, the step, and so on. SCALARS, LOSSES,
+HITS and SQUARES have an entry for each step from FIRST_STEP on."""
 _C_TYPES = {  # of float16 the bits
     "float16": "unsigned short", "float32": "float", "float64": "double", "bool": "bool",
     "int8": "signed char",

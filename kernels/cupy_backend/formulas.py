@@ -25,6 +25,7 @@ _OF_REALS = (
     formulas.cross_entropy_row,
     formulas.cross_entropy_grad,
     formulas.smooth_target,
+    formulas.between,
     formulas.batch_scale,
     formulas.inverse_deviation,
     formulas.normalise,

@@ -58,7 +58,7 @@ class Memory:
         self._layout = _Layout(plan)
         count = self._layout.count
         self.weights = space.zeros(count, plan.dtype)
-        trains = plan.update is not None
+        trains = plan.update is not None or plan.stores_gradients
         self.flat_grads = space.zeros(count if trains else 0, plan.dtype)
         self.flat_slots = [
             space.zeros(count, plan.dtype) for _ in (plan.update.slots if plan.update else ())

@@ -163,15 +163,19 @@ def loss(
     """
     by_outputs = _or(grad, NO_MATRIX)
     record = Struct("Record", (_or(weights, NO_ARRAY), order, scale, row_losses, row_hits))
+    numbers = tuple(_real(outputs, limit) for limit in loss.limits or ())
+    limits = Struct("Limited" if numbers else "Unlimited", numbers)
     if loss.formula is not None:
         name, text = loss_struct(loss, outputs.dtype.name)
-        function = f"elementwise_loss<{name}, {{lanes}}>"
-        call = _each_row(function, rows, outputs, outputs, targets, by_outputs, record)
-        return replace(call, formulas=text)
+        each = _real(outputs, loss.share(outputs.shape[1]))
+        function = f"elementwise_loss<{name}, {{lanes}}, {limits.type}>"
+        arguments = (outputs, targets, each, by_outputs, record, limits)
+        return replace(_each_row(function, rows, outputs, *arguments), formulas=text)
     kind = "Labels" if len(targets.shape) == 1 else "Probabilities"
     smoothing = _real(outputs, loss.smoothing)
-    arguments = (outputs, Struct(kind, (targets,)), smoothing, by_outputs, record)
-    return _each_row(f"cross_entropy<{{lanes}}, {{kept}}, {kind}>", rows, outputs, *arguments)
+    function = f"cross_entropy<{{lanes}}, {{kept}}, {kind}, {limits.type}>"
+    arguments = (outputs, Struct(kind, (targets,)), smoothing, by_outputs, record, limits)
+    return _each_row(function, rows, outputs, *arguments)
 
 
 def _each_row(function: str, rows: Rows, shaped: Any, *arguments: Any) -> Call:
@@ -450,6 +454,11 @@ def check(
     function = f"check<{_bool(adds)}, {_bool(stops)}>"
     arguments = (rows, row_losses, row_hits, scale, progress, place, losses, hits)
     return _reducing(function, row_losses, *arguments, file="steps")
+
+
+def record_square(norm: Any, progress: Any, place: Any, squares: Any) -> Call:
+    """Record the square of a norm, at a step's place of ``squares``."""
+    return Call("record_square", (norm, progress, place, squares), norm.dtype.name, 1, ("steps",))
 
 
 def advance(rows: Rows, progress: Any, dtype: str) -> Call:

@@ -19,6 +19,8 @@ from .device import Device, Work
 from .memory import Memory
 
 RECORDS = ("row_losses", "row_hits")
+_STEP_OF_RUN = Code("progress[STEP] - progress[FIRST_STEP]")
+"""A step's place in what has an entry for each step of a run."""
 
 
 class Item(NamedTuple):
@@ -130,6 +132,10 @@ class Program:
             f"(({c_type(kind)} *)progress[{word}])", kind, shape, shape[-1] if shape else 1
         )
 
+    def _record(self, word: str) -> Local:
+        """A number for each step of a run."""
+        return self._data(word, self._plan.dtype, 1)
+
     def _order(self, chunk: _Chunk) -> Code:
         return Code(f"order_of(progress, {chunk.first_row})")
 
@@ -207,15 +213,27 @@ class Program:
         yield self._item(call, (*row.reads, "scale", "progress"), row.writes)
 
     def _check(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
-        losses, hits = (self._data(word, self._plan.dtype, 1) for word in ("LOSSES", "HITS"))
-        place = Code("progress[STEP] - progress[FIRST_STEP]")
+        losses, hits = self._record("LOSSES"), self._record("HITS")
         row_losses, row_hits = self._arrays(RECORDS)
         call = operations.check(
             chunk.rows, row_losses, row_hits, Code("*scale"), Code("progress"), losses, hits,
-            place, adds=chunk.first > 0, stops=self._plan.update is not None,
+            _STEP_OF_RUN, adds=chunk.first > 0, stops=self._plan.update is not None,
         )  # fmt: skip
         item = self._item(call, (*RECORDS, "scale", "progress"), ("progress",), everywhere=True)
         yield item._replace(may_stop=self._plan.update is not None)
+
+    def _square_sum(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
+        if chunk.first > 0:
+            return
+        weights = [array.reshape((array.size,)) for array in self._arrays(row.reads)]
+        sizes = [array.size for array in weights]
+        name, scratch = self._scratch(operations.norm_scratch(sizes))
+        (norm,) = self._arrays(("norm",))
+        for call in operations.norm(weights, scratch, norm):
+            yield self._item(call, (*row.reads, name), ("norm", name))
+        place, squares = _STEP_OF_RUN, self._record("SQUARES")
+        call = operations.record_square(norm, Code("progress"), place, squares)
+        yield self._item(call, ("norm", "progress"), ())
 
     def _copy_out(self, row: Row, chunk: _Chunk) -> Iterator[Item]:
         (outputs,) = self._arrays(row.reads)
@@ -357,7 +375,7 @@ class Program:
         """The optimizer's scalars of the step, without weight decay or with it."""
         assert self._plan.update is not None
         count = len(self._plan.update.scalars)
-        row = f"(2 * (progress[STEP] - progress[FIRST_STEP]) + {int(decayed)})"
+        row = f"(2 * ({_STEP_OF_RUN.text}) + {int(decayed)})"
         return Code(f"((const real *)progress[SCALARS] + {row} * {count})")
 
     def _clip_scale(self) -> Any:

@@ -107,6 +107,17 @@ __device__ void softmax_grad(Team team, int rows, int columns, Matrix<real> y, M
   });
 }
 
+// What is recorded of a loss, of a row or an element: all of it, or what lies within limits.
+struct Unlimited {
+  __device__ __forceinline__ real operator()(real loss) const { return loss; }
+};
+struct Limited {
+  real low, high;
+  __device__ __forceinline__ real operator()(real loss) const {
+    return Formula::between(loss, low, high);
+  }
+};
+
 // What a loss leaves of each row: its weighted loss, and 1 where the prediction is right. The
 // gradient is multiplied by the row's weight and `scale`.
 struct Record {
@@ -161,9 +172,10 @@ struct Probabilities {
 // Softmax cross-entropy of each row with smoothed targets, and its gradient by the logits, which
 // may take their place. A hit is a row whose largest logit stands where its target says. Flops:
 // two exps and some ten more an element. Bytes: a read and, with the gradient, a write an element.
-template <int LANES, int KEPT, class Targets>
+template <int LANES, int KEPT, class Targets, class Limits>
 __device__ void cross_entropy(Team team, int rows, int columns, Matrix<real> outputs,
-                              Targets targets, real smoothing, Matrix<real> grad, Record record) {
+                              Targets targets, real smoothing, Matrix<real> grad, Record record,
+                              Limits recorded) {
   const real classes = real(columns);
   each_row<LANES>(team, rows, columns, [=](int row, int columns) {
     const Elements<LANES, KEPT> logits(outputs, row, columns);
@@ -184,7 +196,7 @@ __device__ void cross_entropy(Team team, int rows, int columns, Matrix<real> out
     target_sum = over_lanes<LANES>(target_sum, Sum());
     target_dot = over_lanes<LANES>(target_dot, Sum());
     const real loss = Formula::cross_entropy_row(target_sum, logarithm(total), target_dot);
-    record.put<LANES>(row, columns, loss, hit);
+    record.put<LANES>(row, columns, recorded(loss), hit);
     if (grad.data) {
       const real ratio = target_sum / total, factor = record.weight(row) * record.scale;
       each_column<LANES, KEPT>(columns, [&](int column, int turn) {
@@ -196,13 +208,14 @@ __device__ void cross_entropy(Team team, int rows, int columns, Matrix<real> out
   });
 }
 
-// The mean of an elementwise loss over each row, and its gradient by the outputs, which may take
-// their place. A hit is a row whose every output lies on its target's side (0 for the output, 1/2
-// for the target). Flops: the formula's. Bytes: two reads and, with the gradient, a write.
-template <class Loss, int LANES>
+// The sum of an elementwise loss over each row times each output's share, and its gradient by the
+// outputs, which may take their place. A hit is a row whose every output lies on its target's side
+// (0 for the output, 1/2 for the target). Flops: the formula's. Bytes: two reads and, with the
+// gradient, a write.
+template <class Loss, int LANES, class Limits>
 __device__ void elementwise_loss(Team team, int rows, int columns, Matrix<real> outputs,
-                                 Matrix<real> targets, Matrix<real> grad, Record record) {
-  const real share = real(1) / real(columns);
+                                 Matrix<real> targets, real share, Matrix<real> grad,
+                                 Record record, Limits recorded) {
   each_row<LANES>(team, rows, columns, [=](int row, int columns) {
     const long long place = record.order(row);
     const real factor = record.weight(row) * record.scale;
@@ -217,7 +230,7 @@ __device__ void elementwise_loss(Team team, int rows, int columns, Matrix<real> 
       } else {
         results[0] = Loss::value(output, target);
       }
-      total += results[0];
+      total += recorded(results[0]);
       const bool same_side = (output > real(0)) == (target > real(0.5));
       hit = same_side && output == output && target == target ? hit : 0;
     });

@@ -76,10 +76,10 @@ class CupyRun:
         self._steps = -(-samples // plan.batch_rows)
         device = self._device
         with device.current(), device.on(self._stream):
-            self._records = device.zeros((2, max(1, self._steps - first_step)), plan.dtype)
+            self._records = device.zeros((3, max(1, self._steps - first_step)), plan.dtype)
             self._scalars = None if scalars is None else device.array(scalars, plan.dtype)
             self._data.begin(order, samples, first_step * plan.batch_rows)
-            losses, hits = (row.data.ptr for row in self._records)
+            losses, hits, squares = (row.data.ptr for row in self._records)
             self._words = dict.fromkeys(PROGRESS, 0) | {
                 "OUT": 0 if self._out is None else self._out.data.ptr,
                 "EPOCH": epoch,
@@ -88,6 +88,7 @@ class CupyRun:
                 "SCALARS": 0 if self._scalars is None else self._scalars.data.ptr,
                 "LOSSES": losses,
                 "HITS": hits,
+                "SQUARES": squares,
             }
             self._stream.synchronize()
 
@@ -108,6 +109,9 @@ class CupyRun:
 
     def hits(self) -> np.ndarray:
         return self._recorded(1)
+
+    def squares(self) -> np.ndarray:
+        return self._recorded(2)
 
     def store(self) -> None:
         with self._device.current(), self._device.on(self._stream):

@@ -26,6 +26,14 @@ __device__ void check(Team team, int rows, const real *row_losses, const real *r
   }
 }
 
+// The square of a norm, at `place` of the record of steps. Made by one block, unless training has
+// diverged.
+__device__ void record_square(Team team, const real *norm, const long long *progress,
+                              long long place, real *squares) {
+  if (team.block != 0 || threadIdx.x != 0 || progress[DIVERGED]) return;
+  squares[place] = norm[0] * norm[0];
+}
+
 // The step is done: on to the next one's rows, unless training has diverged.
 __device__ void advance(Team team, int rows, long long *progress) {
   if (team.block != 0 || threadIdx.x != 0 || progress[DIVERGED]) return;

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from ..alignment import address
 from ..contract import (
     CHUNK_ROWS,
     DRAW_STREAM,
@@ -86,7 +87,7 @@ class NumbaBackend:
         right = matrix("b", b, shape, left)
         columns = b.shape[0 if transpose_b else 1]
         result = matrix("out", out, (rows, columns), left, written=True)
-        product(left, right, result, self._threads(), a_turned=transpose_a, b_turned=transpose_b)
+        product(left, right, result, self._threads, a_turned=transpose_a, b_turned=transpose_b)
 
     def linear(
         self,
@@ -109,7 +110,7 @@ class NumbaBackend:
         if slope is not None or not activation.is_identity:
             _learned(activation, (), (), x, inputs, slope is not None)
             kernel = library.activation(inputs.dtype, activation, slope is not None, False, False)
-        product(inputs, weights, out, self._threads(), bias=added, activation=kernel, slope=slopes)
+        product(inputs, weights, out, self._threads, bias=added, activation=kernel, slope=slopes)
 
     def linear_grad_input(
         self, grad: np.ndarray, weight: np.ndarray, slope: np.ndarray | None, out: np.ndarray
@@ -122,9 +123,7 @@ class NumbaBackend:
         if slope is not None:
             slopes = matrix("slope", slope, shape, grads)
             kernel = library.plain(grads.dtype, "multiply")
-        product(
-            grads, weights, result, self._threads(), b_turned=True, multiply=kernel, slope=slopes
-        )
+        product(grads, weights, result, self._threads, b_turned=True, multiply=kernel, slope=slopes)
 
     def linear_grad_weight(
         self,
@@ -140,7 +139,7 @@ class NumbaBackend:
         if grad_bias is not None:
             sums = vector("grad_bias", grad_bias, grads.columns, inputs, written=True)
             self._column_sums(grads, NOTHING, sums)
-        product(inputs, grads, out, self._threads(), a_turned=True)
+        product(inputs, grads, out, self._threads, a_turned=True)
 
     # -- element by element --
 
@@ -187,9 +186,9 @@ class NumbaBackend:
             )
 
         if in_place:
-            by_rows(self._threads(), source, lambda row, count: work(row, 0, count, source.columns))
+            by_rows(self._threads, source, lambda row, count: work(row, 0, count, source.columns))
         else:
-            by_parts(self._threads(), source, work)
+            by_parts(self._threads, source, work)
 
     def multiply(self, grad: np.ndarray, slope: np.ndarray) -> None:
         out, factor = joined(alike(("grad",), grad=grad, slope=slope))
@@ -206,7 +205,7 @@ class NumbaBackend:
                 columns,
             )
 
-        by_parts(self._threads(), out, work)
+        by_parts(self._threads, out, work)
 
     def update(
         self,
@@ -229,7 +228,7 @@ class NumbaBackend:
         kernel = library.update(dtype, formula, scale != 1.0, clip_value is not None)
         limits = () if clip_value is None else (clip_value,)
         values, factor = np.array([*scalars, *limits], dtype), number(scale, dtype)
-        numbers = values.ctypes.data, ctypes.addressof(factor)
+        numbers = address(values), ctypes.addressof(factor)
 
         def work(row: int, column: int, rows: int, columns: int) -> None:
             for r in range(row, row + rows):
@@ -237,7 +236,7 @@ class NumbaBackend:
                 states += [0] * (t.MOST_SLOTS - len(states))
                 apply(kernel, weights, 0, grads, 0, 1, columns, *numbers, *states)
 
-        by_parts(self._threads(), target, work)
+        by_parts(self._threads, target, work)
 
     # -- row by row --
 
@@ -257,7 +256,7 @@ class NumbaBackend:
                 kernel, source.at(row), source.stride, out.at(row), out.stride, count, out.columns
             )
 
-        by_rows(self._threads(), out, work)
+        by_rows(self._threads, out, work)
 
     def loss(
         self,
@@ -294,7 +293,7 @@ class NumbaBackend:
                 words.ctypes.data,
             )
 
-        by_rows(self._threads(), made, work)
+        by_rows(self._threads, made, work)
 
     # -- normalisation, column by column --
 
@@ -315,7 +314,7 @@ class NumbaBackend:
                 spreads.at(0, column),
             )
 
-        by_columns(self._threads(), values, work)
+        by_columns(self._threads, values, work)
 
     def batch_norm(
         self,
@@ -356,7 +355,7 @@ class NumbaBackend:
                 ctypes.addressof(epsilon),
             )
 
-        by_rows(self._threads(), values, work)
+        by_rows(self._threads, values, work)
 
     def batch_norm_grad(
         self,
@@ -398,7 +397,7 @@ class NumbaBackend:
                 out.rows,
             )
 
-        by_rows(self._threads(), out, work)
+        by_rows(self._threads, out, work)
 
     def column_sums(self, a: np.ndarray, b: np.ndarray | None, out: np.ndarray) -> None:
         values = matrix("a", a)
@@ -421,7 +420,7 @@ class NumbaBackend:
                 0,
             )
 
-        by_columns(self._threads(), values, work)
+        by_columns(self._threads, values, work)
 
     def running_average(
         self,
@@ -470,7 +469,7 @@ class NumbaBackend:
                     out.at(r, column // t.SQUARES_BLOCK),
                 )
 
-        by_parts(self._threads(), values, work, t.SQUARES_BLOCK)
+        by_parts(self._threads, values, work, t.SQUARES_BLOCK)
         return float(partials.sum(dtype=np.float64))
 
     def all_finite(self, x: np.ndarray) -> bool:
@@ -488,7 +487,7 @@ class NumbaBackend:
         def work(row: int, column: int, rows: int, columns: int) -> None:
             found.append(apply(kernel, values.at(row, column), 0, rows, columns))
 
-        by_parts(self._threads(), values, work)
+        by_parts(self._threads, values, work)
         return all(found)
 
     def gather(self, x: np.ndarray, index: np.ndarray | None, out: np.ndarray) -> None:
@@ -518,7 +517,7 @@ class NumbaBackend:
                 result.columns,
             )
 
-        by_rows(self._threads(), result, work)
+        by_rows(self._threads, result, work)
 
     # -- random numbers --
 

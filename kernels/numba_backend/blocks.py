@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..alignment import address
 from ..contract import DTYPES
 
 _DTYPES = {np.dtype(name): name for name in DTYPES}
@@ -68,16 +69,17 @@ def block(
     if array is None or dtype is None or (like is not None and dtype != like.dtype):
         expected = " or ".join(DTYPES) if like is None else like.dtype
         raise TypeError(f"{name} must be an array of {expected}, got {_describe(array)}")
-    itemsize = array.itemsize
+    itemsize, flags = array.itemsize, array.flags
     if array.ndim == 2:
         rows, columns = array.shape
-        row_bytes, step = array.strides
-        row_lies_well = columns <= 1 or step == itemsize
-        lies_well = not rows or (row_lies_well and (rows == 1 or row_bytes % itemsize == 0))
     else:
         columns = array.shape[-1] if array.ndim else 1
         rows = array.size // columns if columns else 0
-        row_bytes, lies_well = columns * itemsize, array.flags.c_contiguous
+    row_bytes, lies_well = columns * itemsize, flags.c_contiguous
+    if not lies_well and array.ndim == 2:
+        row_bytes, step = array.strides
+        row_lies_well = columns <= 1 or step == itemsize
+        lies_well = not rows or (row_lies_well and (rows == 1 or row_bytes % itemsize == 0))
     if not lies_well:
         raise ValueError(
             f"{name} must be contiguous in its last axis (and wholly, beyond two dimensions),"
@@ -85,7 +87,7 @@ def block(
         )
     if written:
         check_writeable(name, array)
-    return Block(array.ctypes.data, row_bytes // itemsize, rows, columns, itemsize, dtype)
+    return Block(address(array), row_bytes // itemsize, rows, columns, itemsize, dtype)
 
 
 def matrix(
@@ -134,6 +136,8 @@ def alike(writes: tuple[str, ...], **arrays: np.ndarray | None) -> list[Block]:
 
 def joined(blocks: list[Block]) -> list[Block]:
     """The same blocks as one long row each, if no row of any is apart from the next."""
+    if blocks[0].rows == 1:
+        return blocks
     for b in blocks:
         if b.rows > 1 and b.stride != b.columns:
             return blocks

@@ -404,9 +404,8 @@ def _weights(p, o, control, me, threads, at):
         _sweep(p, o, me, threads, at)
         return
     inner, columns = p[o + t.INNER], p[o + t.COLUMNS]
-    panels = panel_count(p, columns)
-    blocks = (inner + t.UNIT_ROWS - 1) // t.UNIT_ROWS
-    unit_rows = vector_count(p, (inner + blocks - 1) // blocks) << p[t.LANES_SHIFT]
+    panels, blocks = panel_count(p, columns), _blocks(inner)
+    unit_rows = _unit_rows(p, inner, blocks)
     work, end = share(panels * blocks, blocks if p[o + t.BY_COLUMNS] else 1, me, threads)
     if p[o + t.OUTER] and at.rows == p[o + t.OUTER_ROWS]:
         _outer(p, o, work, end, blocks, unit_rows, at)
@@ -416,6 +415,18 @@ def _weights(p, o, control, me, threads, at):
     while work < end:
         _unit(p, o, work // blocks, work % blocks, blocks, unit_rows, at)
         work = _take(p, o, control, at) if p[t.SHARES_AS_IT_GOES] else work + 1
+
+
+@inline
+def _blocks(inner):
+    """The units of a panel."""
+    return (inner + t.UNIT_ROWS - 1) // t.UNIT_ROWS
+
+
+@inline
+def _unit_rows(p, inner, blocks):
+    """Rows of a unit, but for the last of its panel, which has what is left."""
+    return vector_count(p, (inner + blocks - 1) // blocks) << p[t.LANES_SHIFT]
 
 
 @inline
@@ -557,6 +568,36 @@ def _squares(p, o, me, threads):
 
 
 @inline
+def _weight_squares(p, o, me, threads):
+    """Partial sums of the squares of a weight, and of its bias where that is decayed.
+
+    The units, and who takes them, are those of the weight's gradient: they lie in the cache of
+    that thread.
+    """
+    size, panel_columns = p[t.ITEMSIZE], p[t.PANEL]
+    inner, columns = p[o + t.INNER], p[o + t.COLUMNS]
+    blocks = _blocks(inner)
+    unit_rows = _unit_rows(p, inner, blocks)
+    work, end = share(panel_count(p, columns) * blocks, blocks if p[o + t.BY_COLUMNS] else 1, me,
+                      threads)
+    while work < end:
+        panel, block = work // blocks, work % blocks
+        width, begin = panel_width(p, columns, panel), block * unit_rows
+        last = inner + p[o + t.BIAS_DECAYED] if block == blocks - 1 else begin + unit_rows
+        offset = (panel * panel_columns * (inner + 1) + begin * width) * size
+        call(p[o + t.KERNEL], p[o + t.WEIGHT] + offset, (last - begin) * width,
+             p[o + t.PARTIALS] + work * size)
+        work += 1
+
+
+@inline
+def _square_sum(p, o, at):
+    """Record the sum of a step's partial sums of squares; for the thread that keeps the record."""
+    out = p[t.SQUARE_SUMS] + at.step_in_run * p[t.RECORD_STEP]
+    call(p[t.TOTAL_KERNEL], p[o + t.PARTIALS], p[o + t.COLUMNS], out, 0, p[t.ONES])
+
+
+@inline
 def _flat_update(p, o, me, threads, step):
     """One optimizer step on a vector of parameters that no product reads."""
     begin, end = share(p[o + t.COLUMNS], p[t.LANES], me, threads)
@@ -604,6 +645,12 @@ def _operate(p, o, control, me, threads, at):
             return False
     elif operation == t.SQUARES:
         _squares(p, o, me, threads)
+    elif operation == t.WEIGHT_SQUARES:
+        if at.chunk == 0:
+            _weight_squares(p, o, me, threads)
+    elif operation == t.SQUARE_SUM:
+        if at.chunk == 0 and me == 0:
+            _square_sum(p, o, at)
     elif operation == t.CLIP:
         if me == 0:
             call(p[o + t.KERNEL], p[o + t.PARTIALS], p[o + t.COLUMNS], p[o + t.A],

@@ -23,11 +23,14 @@ MAP_PER_LEARNED = 3
     LOSS_ROWS,
     LOSS_HITS,
     LOSS_SETTING,
-) = range(7)
+    LOSS_LOW,
+    LOSS_HIGH,
+) = range(9)
 """Words of a loss: addresses of the index (or null), the targets, their leading dimension, the
-sample weights (or null), the outputs a row; then one number: the label smoothing of a
-cross-entropy, or 1 / columns for an elementwise loss."""
-_LOSS_WORDS = 7
+sample weights (or null), the outputs a row; then numbers: the label smoothing of a cross-entropy,
+or the share that each output of an elementwise loss has in its row's; and the limits of what is
+recorded, for kernels that know of any."""
+_LOSS_WORDS = 9
 
 
 class Learned(NamedTuple):
@@ -64,8 +67,11 @@ def loss_words(
     words = np.zeros(_LOSS_WORDS, np.int64)
     words[LOSS_TARGETS], words[LOSS_TARGET_LD] = targets, target_ld
     words[LOSS_WEIGHTS], words[LOSS_ROWS], words[LOSS_HITS] = weights, row_losses, row_hits
-    setting = loss.smoothing if loss.formula is None else 1.0 / max(1, columns)
+    setting = loss.smoothing if loss.formula is None else loss.share(columns)
     _put_number(words, LOSS_SETTING, setting, dtype)
+    if loss.limits is not None:
+        _put_number(words, LOSS_LOW, loss.limits[0], dtype)
+        _put_number(words, LOSS_HIGH, loss.limits[1], dtype)
     return words
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
+from itertools import chain
+from operator import is_
 
 import numpy as np
 
@@ -77,11 +79,13 @@ class Layout:
                 self._places[parameter.name] = (total, size)
                 total += -(-size // line) * line
             self.trained = self.trained or total
+        self._views: list[tuple[np.ndarray, np.ndarray | None]] = []
+        self._viewed: list[np.ndarray] = []
         slots = len(plan.update.slots) if plan.update else 0
-        stores = any(row.op in ("norm", "update") for row in (*plan.chunk, *plan.step))
         self._weights = self.zeros(0 if self._in_place else total)
         self._slots = [self.zeros(self.trained) for _ in range(slots)]
-        self._grads = self.zeros(self.trained if stores or self._binding.grads else 0)
+        stores = plan.stores_gradients or self._binding.grads
+        self._grads = self.zeros(self.trained if stores else 0)
         bases = [] if self._in_place else [self._weights, *self._slots]
         self._parts = {
             name: [self._part(base, name) for base in bases if begin < base.size]
@@ -169,12 +173,8 @@ class Layout:
 
     def load(self) -> None:
         """Take parameters, constants and slots from the arrays of the binding."""
-        for base, arrays in self._state():
-            for part, array, bias in self._pairs(base, arrays):
-                if array.ndim == 2:
-                    memory.pack(part, array, bias)
-                else:
-                    part[: array.size] = array
+        for ours, theirs in self._state:
+            ours[...] = 0 if theirs is None else theirs
         for other in self._copies:
             for name, parts in self._parts.items():
                 for part, own in zip(parts, other._parts[name], strict=True):
@@ -183,26 +183,42 @@ class Layout:
 
     def store(self) -> None:
         """Give them back; gradients too, where the binding has arrays for them."""
-        for base, arrays in (*self._state(), (self._grads, self._binding.grads)):
-            for part, array, bias in self._pairs(base, arrays):
-                if array.ndim == 2:
-                    memory.unpack(part, array, bias)
-                else:
-                    array[...] = part[: array.size]
+        for ours, theirs in (*self._state, *self._pairs(self._grads, self._binding.grads)):
+            if theirs is not None:
+                theirs[...] = ours
 
-    def _state(self) -> Iterator[tuple[np.ndarray, Mapping[str, np.ndarray]]]:
-        """What is both read and written: our memory, and the caller's arrays by name."""
+    @property
+    def _state(self) -> list[tuple[np.ndarray, np.ndarray | None]]:
+        """What is both read and written: views of our memory and of the caller's arrays."""
         binding = self._binding
-        yield self._weights, binding.arrays
+        arrays = [*binding.arrays.values(), *chain.from_iterable(binding.slots.values())]
+        if len(arrays) != len(self._viewed) or not all(map(is_, arrays, self._viewed)):
+            self._views, self._viewed = self._views_of_state(), arrays
+        return self._views
+
+    def _views_of_state(self) -> list[tuple[np.ndarray, np.ndarray | None]]:
+        binding = self._binding
+        views = self._pairs(self._weights, binding.arrays)
         for number, base in enumerate(self._slots):
-            yield base, {name: slots[number] for name, slots in binding.slots.items()}
+            arrays = {name: slots[number] for name, slots in binding.slots.items()}
+            views += self._pairs(base, arrays)
+        return views
 
     def _pairs(
         self, base: np.ndarray, arrays: Mapping[str, np.ndarray]
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
-        """A part of our memory, the caller's array that it stands for, and that of its bias."""
+    ) -> list[tuple[np.ndarray, np.ndarray | None]]:
+        """Views of a part of our memory, each beside the caller's array that it stands for.
+
+        None is beside the bias that a layer has not, which is zero.
+        """
+        views: list[tuple[np.ndarray, np.ndarray | None]] = []
         for name, (begin, size) in self._places.items():
-            array = arrays.get(name)
-            if array is not None and begin < base.size:
+            array, part = arrays.get(name), base[begin : begin + size]
+            if array is None or begin >= base.size:
+                continue
+            if array.ndim == 2:
                 bias = arrays.get(self.biases[name]) if name in self.biases else None
-                yield base[begin : begin + size], array, bias
+                views += memory.counterparts(part, array, bias)
+            else:
+                views.append((part[: array.size], array))
+        return views

@@ -107,13 +107,18 @@ def sweep(dtype: str, formula: formulas.UpdateFormula, clipped: bool) -> int:
 @functools.cache
 def loss(dtype: str, use: Loss, labels: bool, gradient: bool) -> int:
     """A loss, with its gradient if wanted."""
+    limited = use.limits is not None
     if use.formula is None:
         return objects.build_part(
-            f"cross_entropy {labels} {gradient} {dtype}",
-            lambda: rows.cross_entropy_module(dtype, labels=labels, gradient=gradient),
+            f"cross_entropy {labels} {gradient} {limited} {dtype}",
+            lambda: rows.cross_entropy_module(
+                dtype, labels=labels, gradient=gradient, limited=limited
+            ),
         )[NAME]
     return objects.build(
-        rows.elementwise_loss_module(dtype, use.formula, use.keywords, gradient=gradient)
+        rows.elementwise_loss_module(
+            dtype, use.formula, use.keywords, gradient=gradient, limited=limited
+        )
     )[NAME]
 
 

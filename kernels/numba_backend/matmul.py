@@ -8,6 +8,7 @@ copied. Every element is the engine's one ascending chain, whatever is copied an
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 
@@ -58,7 +59,7 @@ def product(
     a: Block,
     b: Block,
     c: Block,
-    threads: int,
+    most_threads: Callable[[], int],
     *,
     a_turned: bool = False,
     b_turned: bool = False,
@@ -73,8 +74,8 @@ def product(
     ----------
     a, b, c : Block
         (rows, inner), (inner, columns), (rows, columns); a and b transposed where ``turned``.
-    threads : int
-        At most; small products take fewer.
+    most_threads : callable
+        Says how many at most; small products take fewer.
     bias : Block
         (columns,).
     activation, multiply : int
@@ -83,7 +84,7 @@ def product(
     inner = a.rows if a_turned else a.columns
     if not c.size:
         return
-    threads = threads_for(2 * c.size * inner, FLOPS_PER_THREAD, threads)
+    threads = threads_for(2 * c.size * inner, FLOPS_PER_THREAD, most_threads)
     p = _template(c.dtype).copy()
     panel = int(p[t.PANEL])
     panels_size = min(inner, t.INNER_BLOCK) * memory.padded(

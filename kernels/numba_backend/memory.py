@@ -13,6 +13,7 @@ import numpy as np
 from ..alignment import ALIGNMENT
 from ..contract import DTYPES
 from .machine import target
+from .table import UNIT_ROWS
 
 _NAMES = {np.dtype(name): name for name in DTYPES}
 """NumPy makes the name of a dtype anew each time it is asked."""
@@ -51,6 +52,12 @@ def panel_size(inputs: int, outputs: int, dtype: str) -> int:
     return (inputs + 1) * padded(outputs, dtype)
 
 
+def unit_count(shape: tuple[int, ...], dtype: str) -> int:
+    """Units of an (I, O) weight, in which its gradient is made."""
+    inputs, outputs = shape
+    return panel_count(outputs, dtype) * -(-inputs // UNIT_ROWS)
+
+
 def panels(memory: np.ndarray, inputs: int, outputs: int) -> Iterator[tuple[slice, np.ndarray]]:
     """A slice of the outputs and its panel, an (I + 1, columns) view, for one after the other."""
     dtype, rows = _NAMES[memory.dtype], inputs + 1
@@ -62,18 +69,11 @@ def panels(memory: np.ndarray, inputs: int, outputs: int) -> Iterator[tuple[slic
         yield columns, panel[:, : columns.stop - begin]
 
 
-def pack(memory: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> None:
-    """Copy an (I, O) weight and its bias into panels."""
+def counterparts(
+    memory: np.ndarray, weight: np.ndarray, bias: np.ndarray | None
+) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """Views of panels beside those of the (I, O) weight and bias that they hold; None for zeros."""
     inputs, outputs = weight.shape
     for columns, panel in panels(memory, inputs, outputs):
-        panel[:inputs] = weight[:, columns]
-        panel[inputs] = 0 if bias is None else bias[columns]
-
-
-def unpack(memory: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> None:
-    """Copy panels back."""
-    inputs, outputs = weight.shape
-    for columns, panel in panels(memory, inputs, outputs):
-        weight[:, columns] = panel[:inputs]
-        if bias is not None:
-            bias[columns] = panel[inputs]
+        yield panel[:inputs], weight[:, columns]
+        yield panel[inputs], None if bias is None else bias[columns]

@@ -37,13 +37,21 @@ def _applier(count: int) -> Callable[..., int]:
     return ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * (count + 1))(address)
 
 
-def threads_for(work: int, least: int, most: int) -> int:
-    """How many of ``most`` threads have at least ``least`` of the work each."""
-    return max(1, min(most, work // least))
+def threads_for(work: int, least: int, most: Callable[[], int]) -> int:
+    """How many of ``most()`` threads have at least ``least`` of the work each.
+
+    Whoever has work for one is not asked how many there are, which takes longer than a small
+    operation.
+    """
+    paying = work // least
+    return min(most(), paying) if paying > 1 else 1
 
 
 def by_parts(
-    threads: int, b: Block, work: Callable[[int, int, int, int], None], step: int = _LINE
+    threads: Callable[[], int],
+    b: Block,
+    work: Callable[[int, int, int, int], None],
+    step: int = _LINE,
 ) -> None:
     """Call ``work(row, column, rows, columns)`` for parts of a block, a part a thread.
 
@@ -56,12 +64,12 @@ def by_parts(
         by_rows(threads, b, lambda begin, count: work(begin, 0, count, b.columns))
 
 
-def by_rows(threads: int, b: Block, work: Callable[[int, int], None]) -> None:
+def by_rows(threads: Callable[[], int], b: Block, work: Callable[[int, int], None]) -> None:
     """Call ``work(row, rows)`` for parts of a block, a part a thread."""
     shared_out(threads_for(b.size, ELEMENTS_PER_THREAD, threads), b.rows, 1, work)
 
 
-def by_columns(threads: int, b: Block, work: Callable[[int, int], None]) -> None:
+def by_columns(threads: Callable[[], int], b: Block, work: Callable[[int, int], None]) -> None:
     """Call ``work(column, columns)`` for parts of a block that have all of its rows."""
     shared_out(threads_for(b.size, ELEMENTS_PER_THREAD, threads), b.columns, _LINE, work)
 

@@ -53,7 +53,7 @@ class Program:
         What the engine walks, for each thread.
     counters : int
         Words that the engine wants, twice, to count what threads have taken.
-    losses, hits : ndarray
+    losses, hits, squares : ndarray
         The record, a place for each step; grown by :meth:`begin`.
     """
 
@@ -67,7 +67,7 @@ class Program:
         self._order: np.ndarray | None = None
         self._order_words: list[tuple[np.ndarray, int]] = []
         self._translate(in_place)
-        self.losses = self.hits = np.zeros(0, plan.dtype)
+        self.losses = self.hits = self.squares = np.zeros(0, plan.dtype)
 
     def _translate(self, in_place: bool) -> None:
         """A table for each thread; all have the same operations, on what they share or own."""
@@ -174,9 +174,10 @@ class Program:
         """Make the record long enough; the first thread's table has it."""
         if steps <= self.losses.size:
             return
-        self.losses, self.hits = (self._layout.zeros(steps) for _ in range(2))
+        self.losses, self.hits, self.squares = (self._layout.zeros(steps) for _ in range(3))
         self.tables[0][t.LOSSES] = self.losses.ctypes.data
         self.tables[0][t.HITS] = self.hits.ctypes.data
+        self.tables[0][t.SQUARE_SUMS] = self.squares.ctypes.data
 
     # -- the table --
 
@@ -231,6 +232,7 @@ class Program:
             t.SCRATCH: layout.zeros(unit).ctypes.data,
             t.LOSSES: layout.number(0.0),
             t.HITS: layout.number(0.0),
+            t.SQUARE_SUMS: layout.number(0.0),
             t.RECORD_STEP: 0 if thread else layout.itemsize,
             t.CLOCK: support["clock"],
             t.TOTAL_KERNEL: library.plain(plan.dtype, "total") if plan.loss else 0,

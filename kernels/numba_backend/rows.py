@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from llvmlite import ir
 
@@ -18,8 +19,10 @@ from ..tracing.number import Number
 from ..tracing.vector import VectorMath
 from .emit import I32, I64, POINTER, Kernel, only_kernel
 from .extra import (
+    LOSS_HIGH,
     LOSS_HITS,
     LOSS_INDEX,
+    LOSS_LOW,
     LOSS_ROWS,
     LOSS_SETTING,
     LOSS_TARGET_LD,
@@ -31,20 +34,21 @@ from .row_views import RowView, each_row
 _LOSS_ARGUMENTS = "pipiiiiipp"
 
 
-def cross_entropy_module(dtype: str, *, labels: bool, gradient: bool) -> ir.Module:
+def cross_entropy_module(dtype: str, *, labels: bool, gradient: bool, limited: bool) -> ir.Module:
     """Softmax cross-entropy of each row, and its gradient by the logits in the same pass.
 
     Arguments: logits, ld, grad, ld_grad, rows, columns, first, first_row, scale, extra: the rows'
     places in the epoch's order and in the chunk. Targets are int64 class numbers where ``labels``,
-    else a row of probabilities each. grad may be logits itself. Flops: an exp and some eight more
-    an element, with the gradient. Bytes: three reads and two writes an element, all but one of each
-    from the nearest cache.
+    else a row of probabilities each. grad may be logits itself. What is recorded of a row stays
+    within limits where ``limited``. Flops: an exp and some eight more an element, with the
+    gradient. Bytes: three reads and two writes an element, all but one of each from the nearest
+    cache.
     """
     kernel = only_kernel(_LOSS_ARGUMENTS, dtype)
     builder = kernel.builder
     logits, ld, grad, ld_grad, rows, columns, first, first_row, scale, extra = kernel.arguments
     math = VectorMath(builder, dtype, kernel.lanes)
-    loss = _LossRows(kernel, first, first_row, scale, extra)
+    loss = _LossRows(kernel, math, first, first_row, scale, extra, limited)
     classes = math.splat(builder.sitofp(columns, kernel.element))
     kind = _LabelTargets if labels else _ProbabilityTargets
 
@@ -72,7 +76,7 @@ def cross_entropy_module(dtype: str, *, labels: bool, gradient: bool) -> ir.Modu
         row_loss = formulas.cross_entropy_row(math, sums[1], math.log(sums[0]), sums[2])
         hit = builder.icmp_signed("==", best.position(), targets.label())
         weight = loss.weight(view)
-        loss.record(view, row_loss.value, hit, weight)
+        loss.record(view, loss.within_limits(row_loss), hit, weight)
         if gradient:
             ratio, factor = sums[1] / sums[0], loss.factor(weight)
 
@@ -91,19 +95,25 @@ def cross_entropy_module(dtype: str, *, labels: bool, gradient: bool) -> ir.Modu
 
 
 def elementwise_loss_module(
-    dtype: str, formula: formulas.LossFormula, settings: Mapping[str, float], *, gradient: bool
+    dtype: str,
+    formula: formulas.LossFormula,
+    settings: Mapping[str, float],
+    *,
+    gradient: bool,
+    limited: bool,
 ) -> ir.Module:
-    """The mean of an elementwise loss over each row, and its gradient by the outputs.
+    """The mean or sum of an elementwise loss over each row, and its gradient by the outputs.
 
     Arguments as a cross-entropy's; targets are values. A row is a hit where every output lies on
-    its target's side (0 for the output, 1/2 for the target). Flops: the formula's. Bytes: two reads
-    an element, and one write with ``gradient``.
+    its target's side (0 for the output, 1/2 for the target). What is recorded of an element stays
+    within limits where ``limited``. Flops: the formula's. Bytes: two reads an element, and one
+    write with ``gradient``.
     """
     kernel = only_kernel(_LOSS_ARGUMENTS, dtype)
     builder = kernel.builder
     outputs, ld, grad, ld_grad, rows, columns, first, first_row, scale, extra = kernel.arguments
     math = VectorMath(builder, dtype, kernel.lanes)
-    loss = _LossRows(kernel, first, first_row, scale, extra)
+    loss = _LossRows(kernel, math, first, first_row, scale, extra, limited)
     per_column = kernel.splat(loss.setting)
 
     def function(m, output, goal):
@@ -135,7 +145,7 @@ def elementwise_loss_module(
             miss = builder.or_(builder.xor(*sides), nan)
             if mask is not None:
                 miss = builder.and_(mask, miss)
-            total.add(math.vector(value).value, column, mask)
+            total.add(loss.within_limits(value), column, mask)
             builder.store(builder.or_(builder.load(misses), miss), misses)
 
         view.columns(body)
@@ -260,15 +270,17 @@ class _LossRows:
     def __init__(
         self,
         kernel: Kernel,
+        math: VectorMath,
         first: ir.Value,
         first_row: ir.Value,
         scale: ir.Value,
         extra: ir.Value,
+        limited: bool,
     ) -> None:
         def word(number: int, kind: ir.Type) -> ir.Value:
             return kernel.load(kernel.at(extra, number, element=I64), kind)
 
-        self.kernel, self.first = kernel, first
+        self.kernel, self.math, self.first = kernel, math, first
         self.index, self.targets = word(LOSS_INDEX, POINTER), word(LOSS_TARGETS, POINTER)
         self.target_ld = word(LOSS_TARGET_LD, I64)
         self.weights = word(LOSS_WEIGHTS, POINTER)
@@ -277,6 +289,10 @@ class _LossRows:
         )
         self.setting = word(LOSS_SETTING, kernel.element)
         self.scale = kernel.splat(kernel.load(scale))
+        self.limits = [
+            math.splat(word(number, kernel.element))
+            for number in ((LOSS_LOW, LOSS_HIGH) if limited else ())
+        ]
 
     def position(self, row: ir.Value) -> ir.Value:
         """The row of the data set behind this row of the batch."""
@@ -307,6 +323,11 @@ class _LossRows:
     def factor(self, weight: ir.Value) -> ir.Value:
         """What a row's gradient is multiplied by: its weight over the weight of the batch."""
         return self.kernel.builder.fmul(weight, self.scale)
+
+    def within_limits(self, losses: Any) -> ir.Value:
+        """What is recorded of a vector of losses."""
+        vector = self.math.vector(losses)
+        return (formulas.between(self.math, vector, *self.limits) if self.limits else vector).value
 
     def record(self, view: RowView, row_loss: ir.Value, hit: ir.Value, weight: ir.Value) -> None:
         """Store each row's weighted loss and hit."""

@@ -81,6 +81,9 @@ class NumbaRun:
     def hits(self) -> np.ndarray:
         return self._program.hits[: self._done()].copy()
 
+    def squares(self) -> np.ndarray:
+        return self._program.squares[: self._done()].copy()
+
     def _done(self) -> int:
         return self._since_begin() + int(self._control[t.STATUS] == t.DIVERGED)
 

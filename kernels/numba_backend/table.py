@@ -30,8 +30,9 @@ from __future__ import annotations
     ONES,  # address of 1.0
     SCRATCH,  # address of a unit of gradients; where threads share a table, the first thread's,
     SCRATCH_BYTES,  # and bytes a thread
-    LOSSES,  # addresses of the loss and the hits of each step, and bytes a step: 0 where it is not
-    HITS,  # this thread that keeps the record
+    LOSSES,  # addresses of the loss, the hits and the sum of squares of each step, and bytes a
+    HITS,  # step: 0 where it is not this thread that keeps the record
+    SQUARE_SUMS,
     RECORD_STEP,
     CLOCK,  # addresses of kernels
     BARRIER_KERNEL,
@@ -55,7 +56,7 @@ from __future__ import annotations
     TAKES_LONG,  # 1: a run may stop between the operations of a chunk
     MOVES,  # address and number of the words that differ from epoch to epoch: for each the
     MOVE_COUNT,  # address, and what is added to it
-) = range(46)
+) = range(47)
 HEADER = 48
 
 # ---- tables of tiles: for each width in vectors, for each count of rows that are left, ----
@@ -137,7 +138,9 @@ WIDTH = 40
     SUM,
     DOTS,
     LINEAR_IN_PLACE,
-) = range(24)
+    WEIGHT_SQUARES,
+    SQUARE_SUM,
+) = range(26)
 
 # ---- control words, shared by the threads of a run ----
 (
@@ -186,4 +189,4 @@ INNER_BLOCK = 1024
 BATCH_BLOCK = 128
 """Batch rows walked for a weight gradient at once: 48 KiB of activations and gradients."""
 SQUARES_BLOCK = 4096
-"""Gradient elements whose squares are added up before the sums are added."""
+"""Gradient elements whose squares are added up before the sums are added; of weights, a unit's."""

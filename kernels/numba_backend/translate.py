@@ -323,10 +323,14 @@ class Translator:
             **self._place(grad, "B", "LDB"),
             **words,
         )
-        few = plan.batch_rows <= FEW_ROWS
-        if few and memory.panels_evenly(outputs, self._dtype, self._binding.threads):
+        if self._shares_panels(outputs):
             share_panels(operation)
         yield operation
+
+    def _shares_panels(self, outputs: int) -> bool:
+        """Whether threads have whole panels of a weight of so many outputs."""
+        few = self._plan.batch_rows <= FEW_ROWS
+        return few and memory.panels_evenly(outputs, self._dtype, self._binding.threads)
 
     # -- updates --
 
@@ -386,6 +390,39 @@ class Translator:
             KERNEL=self._plain("clip_scale"),
             A=layout.number(limit),
             COLUMNS=count,
+            PARTIALS=partials,
+        )
+
+    def _square_sum(self, row: Row) -> Iterator[Operation]:
+        layout, biases = self._layout, self._layout.biases
+        weights = [name for name in row.reads if name not in biases.values()]
+        counts = [memory.unit_count(self._plan.shape(name), self._dtype) for name in weights]
+        partials = layout.scratch("partial squares", sum(counts))
+        place = partials
+        for name, count in zip(weights, counts, strict=True):
+            inputs, outputs = self._plan.shape(name)
+            operation = _operation(
+                t.WEIGHT_SQUARES,
+                (name,),
+                ("partial squares",),
+                self._units(name),
+                KERNEL=self._plain("squares"),
+                INNER=inputs,
+                COLUMNS=outputs,
+                WEIGHT=layout.address(name),
+                PARTIALS=place,
+                BIAS_DECAYED=int(biases.get(name) in row.reads),
+            )
+            if self._shares_panels(outputs):
+                operation.words[t.BY_COLUMNS], operation.share = 1, _by_panels(outputs)
+            yield operation
+            place += count * layout.itemsize
+        yield _operation(
+            t.SQUARE_SUM,
+            ("partial squares",),
+            (),
+            Alone(),
+            COLUMNS=sum(counts),
             PARTIALS=partials,
         )
 

@@ -153,10 +153,9 @@ class Operations:
     ) -> None:
         m = _math(outputs.dtype)
         if loss.formula is None:
-            losses, hits, by_output = _cross_entropy(m, outputs, targets, loss.smoothing)
+            losses, hits, by_output = _cross_entropy(m, outputs, targets, loss)
         else:
-            function = functools.partial(loss.formula.function, **loss.keywords)
-            losses, hits, by_output = _elementwise_loss(m, outputs, targets, function)
+            losses, hits, by_output = _elementwise_loss(m, outputs, targets, loss)
         row_weights = np.ones_like(row_losses) if weights is None else weights
         row_losses[...] = losses * row_weights
         row_hits[...] = hits
@@ -240,8 +239,7 @@ class Operations:
             array[...] = value
 
     def norm(self, arrays: Sequence[np.ndarray]) -> float:
-        squares = (np.square(array, dtype=np.float64).sum() for array in arrays)
-        return float(np.sqrt(sum(squares)))
+        return float(np.sqrt(square_sum(arrays)))
 
     def all_finite(self, x: np.ndarray) -> bool:
         return x.size == 0 or bool(np.isfinite(x.min()) and np.isfinite(x.max()))
@@ -264,6 +262,11 @@ class Operations:
         return _below(population, stream_words(seed, epoch, DRAW_STREAM, count))
 
 
+def square_sum(arrays: Iterable[np.ndarray]) -> np.float64:
+    """The sum of the squares of all elements."""
+    return sum((np.square(array, dtype=np.float64).sum() for array in arrays), np.float64(0.0))
+
+
 @functools.cache
 def _math(dtype: np.dtype) -> NumpyMath:
     return NumpyMath(dtype)
@@ -278,9 +281,7 @@ def _below(limits: Any, words: np.ndarray) -> np.ndarray:
 _Rows = tuple[np.ndarray, np.ndarray, np.ndarray]  # losses (B,), hits (B,), gradient (B, O)
 
 
-def _cross_entropy(
-    m: NumpyMath, logits: np.ndarray, targets: np.ndarray, smoothing: float
-) -> _Rows:
+def _cross_entropy(m: NumpyMath, logits: np.ndarray, targets: np.ndarray, loss: Loss) -> _Rows:
     classes = logits.shape[1]
     if targets.ndim == 1:
         labels = targets
@@ -288,7 +289,7 @@ def _cross_entropy(
     else:
         labels = _best(targets)
     hits = _best(logits) == labels
-    targets = m.evaluate(formulas.smooth_target, targets, smoothing, classes)
+    targets = m.evaluate(formulas.smooth_target, targets, loss.smoothing, classes)
     row_max = logits.max(axis=1, keepdims=True)
     numerators = m.evaluate(formulas.softmax_numerator, logits, row_max)
     total, target_sum, target_dot = (
@@ -298,7 +299,7 @@ def _cross_entropy(
     losses = m.evaluate(formulas.cross_entropy_row, target_sum, m.log(total), target_dot)
     ratio = target_sum / total
     grad = m.evaluate(formulas.cross_entropy_grad, numerators, targets, ratio)
-    return losses[:, 0], hits, grad
+    return _recorded(m, losses[:, 0], loss), hits, grad
 
 
 def _best(rows: np.ndarray) -> np.ndarray:
@@ -306,11 +307,16 @@ def _best(rows: np.ndarray) -> np.ndarray:
     return np.where(rows.max(axis=1) > -np.inf, rows.argmax(axis=1), -1)
 
 
-def _elementwise_loss(
-    m: NumpyMath, outputs: np.ndarray, targets: np.ndarray, function: Callable[..., Any]
-) -> _Rows:
-    share = outputs.dtype.type(1.0 / outputs.shape[1])
+def _elementwise_loss(m: NumpyMath, outputs: np.ndarray, targets: np.ndarray, loss: Loss) -> _Rows:
+    assert loss.formula is not None
+    function = functools.partial(loss.formula.function, **loss.keywords)
+    share = outputs.dtype.type(loss.share(outputs.shape[1]))
     values, by_output = m.evaluate(value_and_derivative(function), outputs, targets)
     same_side = (outputs > 0.0) == (targets > 0.5)
     hits = (same_side & ~np.isnan(outputs) & ~np.isnan(targets)).all(axis=1)
-    return values.sum(axis=1) * share, hits, by_output * share
+    return _recorded(m, values, loss).sum(axis=1) * share, hits, by_output * share
+
+
+def _recorded(m: NumpyMath, losses: np.ndarray, loss: Loss) -> np.ndarray:
+    """Losses within the limits of what is recorded."""
+    return losses if loss.limits is None else m.evaluate(formulas.between, losses, *loss.limits)

@@ -12,7 +12,7 @@ from .. import formulas
 from ..contract import IDENTITY, Binding, Dropout, Plan, Row, Run, documented_by
 from ..interrupts import interrupts_later
 from ..tracing import NumpyMath
-from .operations import apply_dropout
+from .operations import apply_dropout, square_sum
 
 if TYPE_CHECKING:
     from .operations import Operations
@@ -83,7 +83,8 @@ class NumpyRun:
         self.step = self._first_step = first_step
         self._chunk, self._diverged = 0, False
         self._steps = -(-samples // self.plan.batch_rows)
-        self._losses, self._hits = np.zeros((2, self._steps - first_step), self.plan.dtype)
+        records = np.zeros((3, self._steps - first_step), self.plan.dtype)
+        self._losses, self._hits, self._squares = records
 
     def advance(self, seconds: float) -> str:
         deadline = time.monotonic() + seconds
@@ -105,6 +106,9 @@ class NumpyRun:
 
     def hits(self) -> np.ndarray:
         return self._hits[: self._recorded()].copy()
+
+    def squares(self) -> np.ndarray:
+        return self._squares[: self._recorded()].copy()
 
     def store(self) -> None:
         """Nothing to do: the arrays bound are the ones worked on."""
@@ -236,6 +240,12 @@ class NumpyRun:
         by_outputs = grad[0] if grad else None
         record, loss = (row_losses, row_hits), row.settings["loss"]
         self._operations.loss(outputs, targets, weights, self._scale, by_outputs, *record, loss)
+
+    def _square_sum(self, row: Row, chunk: _Chunk) -> None:
+        if chunk.number == 0:
+            place = chunk.step - self._first_step
+            with np.errstate(over="ignore"):
+                self._squares[place] = square_sum(self._all(row.reads, chunk))
 
     def _check(self, row: Row, chunk: _Chunk) -> bool:
         """Record the chunk's loss and hits; False where training must not go on."""

@@ -216,6 +216,7 @@ def losses() -> list[Record]:
     labels = [3, 0, 1, 1, 2]
     probabilities = functional.softmax(torch.tensor(normal(4, 5, 4)), dim=1).numpy().round(4)
     zero_to_one = np.abs(normal(5, 5, 4)).clip(0, 1)
+    counts = np.abs(normal(6, 5, 4)).round()
     cross_entropy = functional.cross_entropy
     binary = functional.binary_cross_entropy_with_logits
     records = []
@@ -242,6 +243,7 @@ def losses() -> list[Record]:
             loss(
                 "huber", functional.huber_loss, normal(6, 5, 4).tolist(), sample_weight, delta=0.3
             ),
+            loss("poisson", functional.poisson_nll_loss, counts.tolist(), sample_weight),
         ]
     return records
 

@@ -1,0 +1,1 @@
+"""Other code's names and conventions over fastnn's kernels."""

@@ -1,0 +1,1 @@
+"""Whole networks of other libraries as networks of fastnn, and back."""
