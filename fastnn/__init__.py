@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from . import augment as augment
     from . import data as data
     from . import functional as functional
     from . import init as init
@@ -72,7 +73,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_MODULES = ("data", "functional", "init", "metrics", "schedules")
+_MODULES = ("augment", "data", "functional", "init", "metrics", "schedules")
 _NAMES = {
     "backend": "get_backend get_num_threads set_backend set_num_threads use_backend",
     "early_stopping": "EarlyStopping",

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
+from .augmentation import Program
 from .formulas import ACTIVATIONS, ActivationFormula, LossFormula, UpdateFormula
 
 Implementation = TypeVar("Implementation")
@@ -122,6 +123,9 @@ SHUFFLE_STREAM = 0xFFFFFFFF
 """Last counter word of the words that shuffle: word i is word i % 4 of (i // 4, 0, epoch, this)."""
 DRAW_STREAM = 0xFFFFFFFE
 """The same for draws with replacement."""
+AUGMENT_STREAM = 0xFFFFFFFD
+"""Last counter word of what augments images, by the first transform; the next ones count down: word
+i of a sample is word i % 4 of (i // 4, sample, epoch, this)."""
 
 
 # ---- the plan ----
@@ -487,6 +491,12 @@ class Backend(Protocol):
 
     def gather(self, x: np.ndarray, index: np.ndarray | None, out: np.ndarray) -> None:
         """out = x[index], converted to out's dtype."""
+
+    def augment(self, images: np.ndarray, program: Program, out: np.ndarray) -> None:
+        """out = what a program of augmentation makes of the images (B, H, W, C), in host memory.
+
+        uint8, float32 or float64, contiguous; every backend gives the same bits.
+        """
 
     def permutation(self, seed: int, epoch: int, count: int, epochs: int = 1) -> np.ndarray:
         """The orders of some epochs, one behind the other: 0 .. count - 1 shuffled (int64)."""

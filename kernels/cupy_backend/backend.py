@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..augmentation import Program
 from ..contract import (
     IDENTITY,
     Activation,
@@ -255,6 +256,9 @@ class CupyBackend:
             order = operations.AS_THEY_STAND if rows is None else Code("Order{rows, 0}")
             call = operations.gather(np.int32(len(out)), source, order, result)
             self._do(call if rows is None else call.naming({"rows": rows}))
+
+    def augment(self, images: np.ndarray, program: Program, out: np.ndarray) -> None:
+        self._host.augment(images, program, out)
 
     def permutation(self, seed: int, epoch: int, count: int, epochs: int = 1) -> np.ndarray:
         return self._host.permutation(seed, epoch, count, epochs)

@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from .. import augmentation
 from ..alignment import address
+from ..augmentation import Program
 from ..contract import (
     CHUNK_ROWS,
     DRAW_STREAM,
@@ -43,12 +45,23 @@ from .elementwise import SOURCES
 from .extra import Learned, loss_words, map_words, signed
 from .machine import available_threads
 from .matmul import product
-from .operations import apply, apply_by_blocks, by_columns, by_parts, by_rows
+from .operations import (
+    apply,
+    apply_by_blocks,
+    by_columns,
+    by_parts,
+    by_rows,
+    shared_out,
+    threads_for,
+)
 from .predictor import Predictor
 from .run import NumbaRun
 
 _FINITE_ELEMENTS = 1 << 16
 """Elements looked at at once where only NumPy knows the dtype or the layout."""
+_AUGMENTED_ELEMENTS = 1 << 16
+"""Fewer elements of images than this are not worth another thread."""
+_IMAGE_LETTERS = {"uint8": "b", "float32": "s", "float64": "d"}
 
 
 @documented_by(Backend)
@@ -520,6 +533,36 @@ class NumbaBackend:
         by_rows(self._threads, result, work)
 
     # -- random numbers --
+
+    def augment(self, images: np.ndarray, program: Program, out: np.ndarray) -> None:
+        augmentation.check(images, program, out)
+        letter = _IMAGE_LETTERS[images.dtype.name]
+        kernel = control("images", "augment", f"{letter * 2}{'i' * 7}pipdsipd")
+        count, size = len(images), math.prod(images.shape[1:])
+        quantiles = augmentation.normal_quantiles()
+
+        def work(first: int, number: int) -> None:
+            words = np.empty(augmentation.WORDS // 2, np.int64)
+            scratch = np.empty(2 * size)
+            kernel(
+                images.ctypes.data,
+                out.ctypes.data,
+                images.dtype.kind == "u",
+                first,
+                first + number,
+                count,
+                *images.shape[1:],
+                program.kinds.ctypes.data,
+                len(program.kinds),
+                program.integers.ctypes.data,
+                program.numbers.ctypes.data,
+                quantiles.ctypes.data,
+                library.philox(),
+                words.ctypes.data,
+                scratch.ctypes.data,
+            )
+
+        shared_out(threads_for(images.size, _AUGMENTED_ELEMENTS, self._threads), count, 1, work)
 
     def permutation(self, seed: int, epoch: int, count: int, epochs: int = 1) -> np.ndarray:
         orders = np.empty(epochs * count, np.int64)

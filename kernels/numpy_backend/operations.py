@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import formulas
+from .. import augmentation, formulas
+from ..augmentation import Program
 from ..contract import (
     DRAW_STREAM,
     IDENTITY,
@@ -22,6 +23,7 @@ from ..contract import (
 )
 from ..formulas import UpdateFormula
 from ..tracing import NumpyMath, derivative, value_and_derivative
+from . import images as plain_images
 from .philox import dropout_mask, stream_words
 
 
@@ -246,6 +248,10 @@ class Operations:
 
     def gather(self, x: np.ndarray, index: np.ndarray | None, out: np.ndarray) -> None:
         out[...] = x if index is None else x[index]
+
+    def augment(self, images: np.ndarray, program: Program, out: np.ndarray) -> None:
+        augmentation.check(images, program, out)
+        plain_images.augment(images, program, out)
 
     def permutation(self, seed: int, epoch: int, count: int, epochs: int = 1) -> np.ndarray:
         orders: list[int] = []

@@ -20,6 +20,16 @@ def stream_words(seed: int, epoch: int, stream: int, count: int) -> np.ndarray:
     return np.stack(words, axis=1).ravel()[:count]
 
 
+def sample_words(seed: int, epoch: int, samples: np.ndarray, stream: int, count: int) -> np.ndarray:
+    """The first ``count`` words of each sample (B, count): word i is word i % 4 of a counter.
+
+    The counter is (i // 4, sample, epoch, stream); ``samples`` are uint32.
+    """
+    blocks = np.arange(-(-count // _WORDS), dtype=np.uint32)
+    words = _philox((blocks, samples[:, None], epoch, stream), seed)
+    return np.stack(words, axis=-1).reshape(len(samples), -1)[:, :count]
+
+
 def dropout_mask(dropout: Dropout, first_row: int, rows: int, columns: int) -> np.ndarray:
     """Which elements (rows, columns) are kept, where the first row is ``first_row`` of its batch.
 
