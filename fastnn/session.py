@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import arrays, checkpoints, checks, optim
+from . import checkpoints, checks, optim
+from .augment import Compose
 from .early_stopping import EarlyStopping, Watch
+from .epoch_rows import Augment, epoch_rows
 from .evaluation import Evaluation, measure_metrics, named_metrics
 from .history import EpochInfo, History
 from .kernels.interrupts import interrupts_later
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from .kernels.contract import Backend
     from .model import Sequential
 
-Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 _MOST_EPOCHS = 2**24
 """Dropout counters have 24 bits for the epoch."""
 _ROWS_AT_ONCE = 1 << 16
@@ -49,7 +50,7 @@ class Terms:
     callbacks: Sequence[Callable[[EpochInfo], Any]]
     clip_norm: float | None
     clip_value: float | None
-    augment: Augment | None
+    augment: Augment | Compose | None
     metrics: Iterable[str | Metric] | None
     keeps_updates: bool
     checkpoint: Path | None
@@ -98,6 +99,11 @@ class Session:
         self.optimizer = _choose_optimizer(model, optimizer)
         self.optimizer.check_free_for(model)
         self.schedule = as_schedule(terms.schedule, max(terms.epochs, 1))
+        self.rows = (
+            None
+            if terms.augment is None
+            else epoch_rows(terms.augment, model, data, self.order.seed, backend)
+        )
         self.metrics = named_metrics(terms.metrics, data.loss)
         self.validation = (
             None if validation is None else Evaluation(model, validation, terms.metrics)
@@ -151,6 +157,8 @@ class Session:
             self.history.diverged = str(error)
             raise
         finally:
+            if self.rows is not None:
+                self.rows.close()
             steps.store()
         self.stopping.restore(self.model)
         return self.history
@@ -192,8 +200,9 @@ class Session:
         rates = self.schedule.rates(
             optimizer.lr, optimizer.updates - self.begun_at, epochs * data.steps, data.steps
         )
-        if self.terms.augment is not None:
-            steps.replace_rows(self._augmented(self.terms.augment))
+        if self.rows is not None:
+            has_next = self.next_epoch + epochs < self.terms.epochs
+            steps.replace_rows(self.rows.of(optimizer.epochs, has_next))
         steps.begin(places, rates, epochs)
         try:
             steps.finish(bar)
@@ -249,7 +258,7 @@ class Session:
     @functools.cached_property
     def _looks(self) -> bool:
         """Whether anything happens between epochs."""
-        return self._observed or self.schedule.monitor is not None or bool(self.terms.augment)
+        return self._observed or self.schedule.monitor is not None or self.rows is not None
 
     @functools.cached_property
     def _observed(self) -> bool:
@@ -278,24 +287,6 @@ class Session:
             callback(info)
         self.history.stopped_early = self.stopping.done or info.stopped
         return info.stopped
-
-    def _augmented(self, augment: Augment) -> np.ndarray:
-        """The rows of this epoch; the generator depends on the seed and the epoch alone."""
-        generator = np.random.Generator(
-            np.random.Philox(key=[self.order.seed, self.optimizer.epochs])
-        )
-        x = self.data.x  # it may be the caller's own
-        if arrays.is_on_gpu(x):
-            x = x.copy()
-        else:
-            x = x.view()
-            x.flags.writeable = False
-        rows = self.model.rows("augment(X)", augment(x, generator))
-        if rows.shape != self.data.x.shape:
-            raise ValueError(
-                f"augment gave shape {rows.shape}; expected that of X, {self.data.x.shape}"
-            )
-        return rows
 
     # -- checkpoints --
 

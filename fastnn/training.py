@@ -11,7 +11,9 @@ from numpy.typing import ArrayLike
 
 from . import backend as backends
 from . import checks, losses, optim
+from .augment import Compose
 from .early_stopping import EarlyStopping
+from .epoch_rows import Augment
 from .history import EpochInfo, History
 from .kernels.contract import PRECISIONS, check_precision
 from .losses import Loss
@@ -19,7 +21,7 @@ from .metrics import Metric
 from .progress import Progress
 from .runs import Runs
 from .schedules import Schedule
-from .session import Augment, Session, Terms
+from .session import Session, Terms
 from .steps import warn_of_python
 from .training_data import ClassWeight, TrainingData
 
@@ -48,7 +50,7 @@ def fit(
     class_weight: ClassWeight | None = None,
     clip_norm: float | None = None,
     clip_value: float | None = None,
-    augment: Augment | None = None,
+    augment: Augment | Compose | None = None,
     metrics: Iterable[str | Metric] | None = None,
     history: str = "epoch",
     checkpoint: str | os.PathLike | None = None,
@@ -93,8 +95,9 @@ def fit(
         Multiplied into the sample weights.
     clip_norm, clip_value : float, optional
         The most that the norm of all gradients, or any element, may be; the norm first.
-    augment : callable, optional
-        ``augment(X, generator)`` gives the rows of an epoch, of X's shape.
+    augment : fastnn.augment.Compose or callable, optional
+        Random changes of images, made for the next epoch by another thread while the present one
+        trains. Or a function: ``augment(X, generator)`` gives the rows (N, I) of an epoch.
     metrics : iterable of str or callable, optional
         By default accuracy, where the loss has classes.
     history : "epoch" or "update", default "epoch"
@@ -180,7 +183,7 @@ def check_terms(
     callbacks: Iterable[Callable[[EpochInfo], Any]],
     clip_norm: float | None,
     clip_value: float | None,
-    augment: Augment | None,
+    augment: Augment | Compose | None,
     metrics: Iterable[str | Metric] | None,
     history: str,
     checkpoint: str | os.PathLike | None,
@@ -253,9 +256,11 @@ def _limit(name: str, value: float | None) -> float | None:
     return None if value is None else checks.number(name, value, above=0.0)
 
 
-def _augment(augment: Augment | None) -> Augment | None:
+def _augment(augment: Augment | Compose | None) -> Augment | Compose | None:
     if not (augment is None or callable(augment)):
-        raise TypeError(f"augment is {augment!r}; expected a function(X, generator)")
+        raise TypeError(
+            f"augment is {augment!r}; expected a function(X, generator) or an augment.Compose"
+        )
     return augment
 
 

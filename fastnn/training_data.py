@@ -40,6 +40,8 @@ class TrainingData:
     ----------
     x : ndarray, or CuPy array where X lies on a GPU
         Rows as the kernels read them.
+    row_shape : tuple of int
+        The shape that each row had before it was flattened.
     y : ndarray
         Targets as they came.
     layers : sequence of Layer
@@ -71,6 +73,7 @@ class TrainingData:
     ) -> None:
         self.loss, self.dtype = loss, model.dtype
         self.x = model.rows("X", X)
+        self.row_shape = tuple(np.shape(X)[1:])
         self.y = arrays.to_host("y", y)
         rows = checks.same_rows("y", self.y, "X", self.x)
         self.layers, self._inputs = model.logit_layers(loss), model.inputs

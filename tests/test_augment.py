@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import itertools
+import threading
 
 import numpy as np
 import pytest
@@ -499,3 +500,135 @@ REFUSED_CALLS = [
 def test_refused(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+# ---- in a training ----
+
+
+def network(inputs=75):
+    return fastnn.Sequential(
+        fastnn.Linear(inputs, 8), fastnn.ReLU(), fastnn.Linear(8, 3), seed=1, dtype="float32"
+    )
+
+
+def targets(count):
+    return np.arange(count) % 3
+
+
+SMALL = Compose(
+    [
+        augment.HorizontalFlip(),
+        augment.RandomCrop(1),
+        augment.Rotation(20.0),
+        augment.ColorJitter(0.3, hue=0.1),
+    ]
+)
+
+
+def _by_hand(chain, x, seed):
+    """The same augmentation as a function for ``fit``, which asks for an epoch at a time."""
+    epochs = itertools.count()
+    return lambda rows, generator: chain(x, seed=seed, epoch=next(epochs)).reshape(len(x), -1)
+
+
+@every_dtype
+def test_fit_trains_on_each_epochs_images(dtype):
+    x = images_of((50, 5, 5, 3), dtype)
+    model, other = network(), network()
+    kept = x.copy()
+    model.fit(x, targets(50), epochs=4, batch_size=8, augment=SMALL, seed=9)
+    by_hand = _by_hand(SMALL, kept, 9)
+    other.fit(x, targets(50), epochs=4, batch_size=8, augment=by_hand, seed=9)
+    np.testing.assert_array_equal(model.arena.flat, other.arena.flat)
+    assert model.history["loss"] == other.history["loss"]
+    np.testing.assert_array_equal(x, kept)
+    plain = network()
+    plain.fit(x, targets(50), epochs=4, batch_size=8, seed=9)
+    assert (plain.arena.flat != model.arena.flat).any()
+
+
+def test_fit_on_flattened_rows_by_small_parts(monkeypatch):
+    x = images_of((50, 5, 5, 3))
+    model, other = network(), network()
+    model.fit(x, targets(50), epochs=3, augment=SMALL)
+    monkeypatch.setattr(augment, "_BLOCK_ELEMENTS", 7 * 75)
+    flat = Compose(SMALL.transforms, shape=(5, 5, 3))
+    other.fit(x.reshape(50, 75), targets(50), epochs=3, augment=flat)
+    np.testing.assert_array_equal(model.arena.flat, other.arena.flat)
+
+
+def test_a_broken_training_goes_on_with_the_same_bits(tmp_path):
+    x = images_of((40, 5, 5, 3))
+    whole, first, second = network(), network(), network()
+    terms = {"augment": SMALL, "seed": 2, "batch_size": 16}
+    whole.fit(x, targets(40), epochs=5, **terms)
+
+    def stop(info):
+        if info.epoch == 3:
+            raise KeyboardInterrupt
+
+    file = tmp_path / "half.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        first.fit(x, targets(40), epochs=5, checkpoint=file, callbacks=[stop], **terms)
+    assert not _augmenting()
+    second.fit(x, targets(40), epochs=5, checkpoint=file, resume=True, **terms)
+    np.testing.assert_array_equal(second.arena.flat, whole.arena.flat)
+    continued = network()
+    continued.fit(x, targets(40), epochs=2, **terms)
+    continued.fit(x, targets(40), epochs=3, **terms)
+    np.testing.assert_array_equal(continued.arena.flat, whole.arena.flat)
+
+
+def _augmenting():
+    return [thread for thread in threading.enumerate() if thread.name == "fastnn augment"]
+
+
+def test_no_thread_outlives_the_training():
+    x = images_of((40, 5, 5, 3))
+    model = network()
+    model.fit(x, targets(40), epochs=4, augment=SMALL, callbacks=[lambda info: info.stop()])
+    assert model.history.epochs == 1 and not _augmenting()
+    with pytest.raises(fastnn.DivergedError):
+        model.fit(x, targets(40), epochs=9, augment=SMALL, optimizer=fastnn.SGD(1e30))
+    assert not _augmenting()
+
+
+def test_what_fails_beside_the_training_is_raised_by_it(monkeypatch):
+    x = images_of((40, 5, 5, 3))
+    model = network()
+    apply = Compose.apply
+
+    def fail_later(self, images, out, samples, seed, epoch, backend):
+        if epoch == 2:
+            raise OSError("broken")
+        apply(self, images, out, samples, seed, epoch, backend)
+
+    monkeypatch.setattr(Compose, "apply", fail_later)
+    with pytest.raises(OSError, match="broken"):
+        model.fit(x, targets(40), epochs=5, augment=SMALL)
+    assert model.history.epochs == 2 and not _augmenting()
+
+
+def test_validation_is_on_the_images_as_they_are():
+    x = images_of((40, 5, 5, 3))
+    model = network()
+    model.fit(x, targets(40), epochs=2, augment=SMALL, validation_data=(x, targets(40)))
+    assert model.history["val_loss"][-1] == model.evaluate(x, targets(40))["loss"]
+
+
+@pytest.mark.parametrize(
+    "x, chain, error, message",
+    [
+        (X.reshape(2, 16), Compose([]), ValueError, r"X has shape \(2, 16\).*shape="),
+        (X, Compose([], shape=(3, 3)), ValueError, r"expected images of shape \(3, 3, 1\)"),
+        (X.astype(int), Compose([]), TypeError, "X has dtype int64"),
+        (X + 2, Compose([augment.Contrast(0.1)]), ValueError, "X has values from 2 to 2"),
+    ],
+)
+def test_fit_refuses_before_anything_changes(x, chain, error, message):
+    model = network(16)
+    before = model.arena.flat.copy()
+    with pytest.raises(error, match=message):
+        model.fit(x, [0, 1], augment=chain)
+    np.testing.assert_array_equal(model.arena.flat, before)
+    assert model.optimizer is None
