@@ -12,7 +12,7 @@ import numpy as np
 from .. import backend as backends
 from ..kernels.contract import Loss, Plan
 from ..kernels.formulas import ACTIVATIONS as FORMULAS
-from ..kernels.formulas import LOSSES, UPDATES, UpdateFormula
+from ..kernels.formulas import BINARY_LOG_LOSS, LOSSES, UPDATES, UpdateFormula
 from ..layers import ACTIVATIONS as LAYERS
 from ..layers import Dropout, Layer, Linear, Sigmoid, Softmax
 from ..optional import require
@@ -151,7 +151,7 @@ def _loss(shape: Shape) -> Loss:
     limits = (-math.log1p(-eps), -math.log(eps))  # it clips the probabilities it reports losses of
     if shape.output == "softmax":
         return Loss(limits=limits)
-    return Loss(LOSSES["binary_cross_entropy"], sums=True, limits=limits)
+    return Loss(BINARY_LOG_LOSS, sums=True, limits=limits)
 
 
 def loss_share(shape: Shape) -> float:

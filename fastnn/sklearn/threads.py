@@ -15,6 +15,7 @@ LEAST_CALL_FLOPS = 20_000_000
 
 _lock = threading.Lock()
 _at_work = 0
+_mine = threading.local()
 
 
 @contextlib.contextmanager
@@ -26,17 +27,21 @@ def granted(n_threads: int | None, call_flops: int) -> Iterator[int]:
     less, as joblib does in its processes. Work at once in several Python threads shares the cores.
     """
     global _at_work
+    is_first = not getattr(_mine, "at_work", False)  # a fit may predict, which is its own work
     with _lock:
-        _at_work += 1
+        _at_work += is_first
         sharers = _at_work
+    _mine.at_work = True
     try:
         if call_flops < LEAST_CALL_FLOPS:
             yield 1
         else:
             yield n_threads or max(1, _of_this_process() // sharers)
     finally:
-        with _lock:
-            _at_work -= 1
+        if is_first:
+            _mine.at_work = False
+            with _lock:
+                _at_work -= 1
 
 
 def _of_this_process() -> int:
