@@ -323,6 +323,9 @@ def test_scalars_and_nothing():
     assert functional.relu(-2.0) == 0.0
     assert functional.relu(np.ones((0, 3))).shape == (0, 3)
     assert functional.softmax(np.ones((0, 3))).shape == (0, 3)
+    for shape in [(0,), (0, 3), (1, 0), (0, 1), (3, 0, 1)]:
+        out = np.empty(shape)
+        assert functional.relu(out, out) is out
     np.testing.assert_array_equal(functional.matmul(np.ones((2, 0)), np.ones((0, 2))), 0.0)
 
 
