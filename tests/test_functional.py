@@ -366,6 +366,15 @@ TWO, THREE = np.ones((2, 2)), np.ones((3, 3))
         (lambda: functional.cross_entropy(TWO, [0, 2]), ValueError, "expected 0 to 1"),
         (lambda: functional.dropout(TWO, 1.0), ValueError, "p must be below 1"),
         (lambda: functional.dropout(TWO, 0.5, layer=256), ValueError, "layer must be below 256"),
+        (lambda: functional.dropout(TWO, 0.5, 2**64), ValueError, "seed must be below 1844"),
+        (lambda: functional.dropout(TWO, epoch=2**24), ValueError, "epoch must be below 1677"),
+        (lambda: functional.dropout(TWO, step=2**32), ValueError, "step must be below 4294"),
+        (lambda: functional.softplus(TWO, 0.0), ValueError, "beta must be above 0"),
+        (
+            lambda: functional.activation_backward("softplus", TWO, TWO, beta=-1),
+            ValueError,
+            "beta must be above 0",
+        ),
         (lambda: functional.batch_norm(TWO, [1.0], [1.0]), ValueError, "gamma must have shape"),
         (
             lambda: functional.batch_norm(np.ones((0, 1)), [1.0], [1.0]),
