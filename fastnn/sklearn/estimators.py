@@ -94,17 +94,15 @@ class _Swapped(network.BaseMultilayerPerceptron):
                 del self._full_batch
 
     def _dtype_of_lbfgs(self, samples: Samples) -> str:
-        """What scikit-learn computes in: SciPy leaves the weights their dtype (from 1.11 on)."""
+        """What scikit-learn computes in: SciPy leaves the weights their dtype."""
         dtypes = [samples.x.dtype, self.coefs_[0].dtype]
         return np.result_type(*dtypes, *([] if samples.y.dtype == bool else [samples.y.dtype])).name
 
     def _loss_grad_lbfgs(self, packed: np.ndarray, *arguments: Any) -> Any:
-        if self._full_batch is not None:
-            self._unpack(packed)
-            found = self._full_batch(packed)
-            if found is not None:
-                return found
-        return super()._loss_grad_lbfgs(packed, *arguments)
+        if self._full_batch is None:
+            return super()._loss_grad_lbfgs(packed, *arguments)
+        self._unpack(packed)
+        return self._full_batch(packed)
 
     def _loss_of(self, samples: Samples) -> float:
         """scikit-learn's loss on samples, without the penalty."""
