@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import struct
 from collections.abc import Callable
 
 from . import library, support
@@ -18,7 +19,8 @@ _LINE = 64
 
 def apply(kernel: int, *arguments: int) -> int:
     """Call a kernel with integers, denormals flushed, without the GIL."""
-    return _applier(len(arguments))(kernel, *arguments)
+    call, pack = _applier(len(arguments))
+    return call(pack(kernel, *arguments))
 
 
 def apply_by_blocks(
@@ -31,10 +33,14 @@ def apply_by_blocks(
 
 
 @functools.cache
-def _applier(count: int) -> Callable[..., int]:
-    """The function that calls a kernel with ``count`` integers."""
+def _applier(count: int) -> tuple[Callable[[bytes], int], Callable[..., bytes]]:
+    """What calls a kernel with ``count`` integers, given as words in a row, and what packs them.
+
+    ctypes takes four times as long for as many arguments.
+    """
     address = library.support_kernels()[support.applier(count)]
-    return ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * (count + 1))(address)
+    call = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_char_p)(address)
+    return call, struct.Struct(f"{count + 1}q").pack
 
 
 def threads_for(work: int, least: int, most: Callable[[], int]) -> int:
