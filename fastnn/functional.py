@@ -355,10 +355,13 @@ def activation_backward(
     x, grad = operands.together(x=x, grad=grad)
     operands.check_shape("grad", grad, x.shape)
     result = operands.place(out, x.shape, x)
-    (grad,) = operands.apart([out], grad, elementwise=True)
-    y, slope = operands.empty(x.shape, x), operands.empty(x.shape, x)
-    for_array(x).map(x, y, slope, use)
-    return _multiplied(grad, slope, result)
+    x, grad = operands.apart([out], x, grad, elementwise=True)
+    is_in_place = out is not None and operands.same_place(grad, out)
+    slope = operands.empty(x.shape, x) if is_in_place else result
+    backend = for_array(x)
+    backend.map(x, operands.empty(x.shape, x), slope, use)
+    backend.multiply(result, slope if is_in_place else grad)
+    return result
 
 
 def softmax(x: ArrayLike, out: np.ndarray | None = None) -> np.ndarray:

@@ -7,6 +7,7 @@ write outside the caller's arrays.
 from __future__ import annotations
 
 import ctypes
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,7 +40,7 @@ class Block(NamedTuple):
         return self.address + (row * self.stride + column) * self.itemsize
 
 
-_make = Block._make  # in half of the time that Block(...) takes
+_make = functools.partial(tuple.__new__, Block)  # in half of the time that Block(...) takes
 
 NOTHING = Block(0, 0, 0, 0, 0, "")
 """Stands for an array that was not given: each of its addresses is null."""
@@ -147,14 +148,36 @@ def alike(writes: tuple[str, ...], **arrays: np.ndarray | None) -> list[Block]:
     return blocks
 
 
+def in_a_row(writes: tuple[str, ...], **arrays: np.ndarray | None) -> list[Block]:
+    """The same, each as one long row where no row of any is apart from the next."""
+    given = list(arrays.values())
+    first, blocks = given[0], []
+    name = _DTYPES.get(first.dtype) if type(first) is np.ndarray else None
+    for array in given if name else ():
+        if array is None:
+            blocks.append(NOTHING)
+        elif (
+            type(array) is np.ndarray
+            and array.dtype == first.dtype
+            and array.shape == first.shape
+            and array.flags.carray  # contiguous and writeable
+        ):
+            size = array.size
+            blocks.append(_make((address(array), size, 1, size, _ITEMSIZES[name], name)))
+    if len(blocks) == len(given):
+        return blocks
+    return joined(alike(writes, **arrays))
+
+
 def joined(blocks: list[Block]) -> list[Block]:
     """The same blocks as one long row each, if no row of any is apart from the next."""
-    if blocks[0].rows == 1:
+    first = blocks[0]
+    if first.rows == 1:
         return blocks
     for b in blocks:
-        if b.rows > 1 and b.stride != b.columns:
+        if b.stride != b.columns and b.rows > 1:
             return blocks
-    size = blocks[0].size
+    size = first.size
     return [_make((b.address, size, 1, size, b.itemsize, b.dtype)) for b in blocks]
 
 

@@ -116,8 +116,8 @@ def product(
         slope.stride,
     )
     run, words = control("matmul_engine", "run", "ppii"), room.words
-    meeting = aligned(t.CONTROL, "int64") if threads > 1 else room.table
-    shared = address(meeting)
+    meeting = aligned(t.CONTROL, "int64") if threads > 1 else None
+    shared = words if meeting is None else address(meeting)
     try:
         together(threads, lambda me: run(words, shared, me, threads))
     finally:

@@ -63,11 +63,14 @@ def by_parts(
 
     Parts are whole rows, or pieces of the only one, in multiples of ``step``.
     """
-    if b.rows == 1:
-        most = threads_for(b.size, ELEMENTS_PER_THREAD, threads)
+    most = threads_for(b.size, ELEMENTS_PER_THREAD, threads)
+    if most == 1:
+        if b.size:
+            work(0, 0, b.rows, b.columns)
+    elif b.rows == 1:
         shared_out(most, b.columns, step, lambda begin, count: work(0, begin, 1, count))
     else:
-        by_rows(threads, b, lambda begin, count: work(begin, 0, count, b.columns))
+        shared_out(most, b.rows, 1, lambda begin, count: work(begin, 0, count, b.columns))
 
 
 def by_rows(threads: Callable[[], int], b: Block, work: Callable[[int, int], None]) -> None:
