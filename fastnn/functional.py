@@ -15,6 +15,8 @@ array([[2., 2., 2.]])
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -439,7 +441,7 @@ def cross_entropy(
     >>> round(loss, 4), grad
     (0.6931, array([[ 0.5, -0.5]]))
     """
-    return losses.CrossEntropyLoss(label_smoothing)(logits, targets, sample_weight, out)
+    return _cross_entropy(label_smoothing)(logits, targets, sample_weight, out)
 
 
 def binary_cross_entropy(
@@ -702,6 +704,7 @@ def batch_norm_backward(
 # ---- arguments ----
 
 
+_cross_entropy = functools.lru_cache(maxsize=16, typed=True)(losses.CrossEntropyLoss)
 _PRELU = Activation(ACTIVATIONS["prelu"])
 _PLAIN = {name: Activation(formula) for name, formula in ACTIVATIONS.items() if not formula.learned}
 

@@ -87,15 +87,13 @@ def with_columns(x: ArrayLike, **vectors: ArrayLike) -> list[np.ndarray]:
 
 
 def check_shape(name: str, array: Any, expected: tuple[int | None, ...]) -> None:
-    """Raise ValueError unless the shape is the one expected, in which None is any length."""
+    """Raise ValueError unless the shape is the one expected; of two lengths, None is any."""
     shape = array.shape
     if shape == expected:
         return
-    if len(shape) == len(expected):
-        for length, found in zip(expected, shape, strict=True):
-            if length is not None and length != found:
-                break
-        else:
+    if len(shape) == len(expected) == 2:
+        rows, columns = expected
+        if (rows is None or rows == shape[0]) and (columns is None or columns == shape[1]):
             return
     lengths = ", ".join("any" if length is None else str(length) for length in expected)
     raise ValueError(f"{name} must have shape ({lengths}), got {shape}")

@@ -26,7 +26,7 @@ FLOPS_PER_THREAD = 8_000_000
 """Less work than this is not worth another thread."""
 GROUP_PANELS = 32
 """Panels copied at once: with INNER_BLOCK rows each, 8 MiB."""
-IN_PLACE_ROWS = 24
+IN_PLACE_ROWS = 64
 """Up to this many rows of A, a copy of B costs more than reading it as it lies."""
 IN_PLACE_BLOCK = 128
 """Rows of such a B that are read across all its panels before the next: few pages at once."""
