@@ -73,6 +73,8 @@ def as_array(name: str, value: Any) -> Any:
     >>> as_array("x", [1.0, 2.0])
     array([1., 2.])
     """
+    if type(value) is np.ndarray:
+        return value
     if getattr(value, "requires_grad", False) is True:
         raise TypeError(f"{name} is a tensor that requires grad; give {name}.detach()")
     if not is_on_gpu(value):
