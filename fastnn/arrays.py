@@ -73,6 +73,8 @@ def as_array(name: str, value: Any) -> Any:
     >>> as_array("x", [1.0, 2.0])
     array([1., 2.])
     """
+    if type(value) is np.ndarray:
+        return value
     if getattr(value, "requires_grad", False) is True:
         raise TypeError(f"{name} is a tensor that requires grad; give {name}.detach()")
     if not is_on_gpu(value):
@@ -153,7 +155,7 @@ def contiguous(array: Any, dtype: Any) -> Any:
     (8, 8)
     """
     if array.dtype == dtype and array.flags.c_contiguous:
-        if 1 not in array.shape:
+        if 1 not in array.shape or not array.size:
             return array
         steps = [array.itemsize * math.prod(array.shape[1 + axis :]) for axis in range(array.ndim)]
         if array.strides == tuple(steps):

@@ -90,7 +90,8 @@ def integer(name: str, value: object, *, at_least: int | None = None) -> int:
     >>> integer("seed", 0, at_least=0)
     0
     """
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+    is_whole = type(value) is int or isinstance(value, numbers.Integral)
+    if not is_whole or isinstance(value, bool):
         raise TypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__})")
     if at_least is not None and value < at_least:
         raise ValueError(f"{name} must be at least {at_least}, got {value}")
@@ -152,7 +153,8 @@ def number(
     >>> number("learning_rate", 1e-3, above=0)
     0.001
     """
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+    is_number = type(value) is float or isinstance(value, numbers.Real)
+    if not is_number or isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
     try:
         result = float(value)

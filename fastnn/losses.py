@@ -115,13 +115,14 @@ class Loss:
         if not len(z):
             raise ValueError("outputs has no rows")
         y = arrays.to_host("targets", targets)
-        dtype = z.dtype.name
+        dtype = operands.NAMES[z.dtype]
         prepared = self.targets(y, z.shape[1], dtype, len(z))
         weights = weights_of(sample_weight, len(z), dtype)
         grad = operands.place(out, z.shape, z) if gradient else None
         (z,) = operands.apart([out], z, elementwise=True)
         (prepared,) = operands.apart([out], prepared)
-        return self.measure(z, prepared, weights, grad)[0], grad
+        row_losses, _, scale = self._by_rows(z, prepared, weights, grad)
+        return _total(row_losses) * scale, grad
 
     def measure(
         self,
@@ -135,6 +136,11 @@ class Loss:
         The gradient by the outputs goes into ``grad``, if that is given. Outputs and ``grad`` may
         be CuPy arrays; targets and weights are in host memory.
         """
+        row_losses, row_hits, scale = self._by_rows(outputs, targets, weights, grad)
+        return _total(row_losses) * scale, _total(row_hits)
+
+    def _by_rows(self, outputs, targets, weights, grad) -> tuple[Any, Any, float]:
+        """Each row's loss and hit, and what their sums are to be multiplied by; see `measure`."""
         from .backend import for_array
 
         rows = len(outputs)
@@ -152,11 +158,7 @@ class Loss:
             row_hits,
             self.use,
         )
-        loss, hits = (
-            float(arrays.to_host("records", values).sum(dtype=np.float64))
-            for values in (row_losses, row_hits)
-        )
-        return loss * scale, hits
+        return row_losses, row_hits, scale
 
     def targets(self, y: ArrayLike, outputs: int, dtype: str, rows: int) -> np.ndarray:
         """Targets as the kernels take them, checked.
@@ -377,6 +379,11 @@ def from_configuration(configuration: Mapping[str, Any]) -> Loss | None:
 def _scale(total: float) -> float:
     """One over the weight of a batch."""
     return float(NumpyMath("float64").evaluate(batch_scale, np.float64(total)))
+
+
+def _total(records: Any) -> float:
+    """The sum of what each row has, added in float64."""
+    return float(arrays.to_host("records", records).sum(dtype=np.float64))
 
 
 def class_numbers(values: np.ndarray, classes: int) -> np.ndarray:

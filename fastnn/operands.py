@@ -13,6 +13,8 @@ from .kernels import contract
 
 DTYPES = tuple(map(np.dtype, contract.DTYPES))
 """What operations compute in."""
+NAMES = dict(zip(DTYPES, contract.DTYPES, strict=True))
+"""Their names, which NumPy makes anew each time it is asked for one."""
 
 
 def together(**values: ArrayLike) -> list[np.ndarray]:
@@ -36,13 +38,12 @@ def together(**values: ArrayLike) -> list[np.ndarray]:
     >>> together(x=[1, 2], grad=np.ones(2))
     [array([1., 2.]), array([1., 1.])]
     """
-    first = next(iter(values.values()))
-    dtype = first.dtype if isinstance(first, np.ndarray) else None
-    if dtype in DTYPES and all(
-        type(value) is np.ndarray and value.dtype == dtype for value in values.values()
-    ):
-        return [_rows(array, dtype) for array in values.values()]
-    return _converted(values)
+    given = list(values.values())
+    dtype = given[0].dtype if type(given[0]) is np.ndarray else None
+    for value in given:
+        if type(value) is not np.ndarray or value.dtype != dtype or dtype not in DTYPES:
+            return _converted(values)
+    return [_rows(array, dtype) for array in given]
 
 
 def _converted(values: dict[str, ArrayLike]) -> list[np.ndarray]:
@@ -61,9 +62,9 @@ def _converted(values: dict[str, ArrayLike]) -> list[np.ndarray]:
 
 def _rows(array: Any, dtype: np.dtype) -> Any:
     """The array itself where it has the dtype and its last axis is contiguous, else a copy."""
-    if array.ndim == 2 and array.dtype == dtype:
-        row_bytes, step = array.strides
-        if step == array.itemsize and row_bytes % step == 0:
+    if array.dtype == dtype:
+        strides = array.strides
+        if len(strides) == 2 and strides[1] == dtype.itemsize and strides[0] % strides[1] == 0:
             return array
     return arrays.contiguous(array, dtype)
 
@@ -86,15 +87,16 @@ def with_columns(x: ArrayLike, **vectors: ArrayLike) -> list[np.ndarray]:
 
 
 def check_shape(name: str, array: Any, expected: tuple[int | None, ...]) -> None:
-    """Raise ValueError unless the shape is the one expected, in which None is any length."""
-    if array.shape == expected:
+    """Raise ValueError unless the shape is the one expected; of two lengths, None is any."""
+    shape = array.shape
+    if shape == expected:
         return
-    fits = len(expected) == array.ndim and all(
-        length in (None, found) for length, found in zip(expected, array.shape, strict=True)
-    )
-    if not fits:
-        lengths = ", ".join("any" if length is None else str(length) for length in expected)
-        raise ValueError(f"{name} must have shape ({lengths}), got {array.shape}")
+    if len(shape) == len(expected) == 2:
+        rows, columns = expected
+        if (rows is None or rows == shape[0]) and (columns is None or columns == shape[1]):
+            return
+    lengths = ", ".join("any" if length is None else str(length) for length in expected)
+    raise ValueError(f"{name} must have shape ({lengths}), got {shape}")
 
 
 def empty(shape: tuple[int, ...], beside: Any) -> Any:
@@ -162,18 +164,16 @@ def apart(
     elementwise : bool, default False
         An input may then be the output itself, element for element.
     """
-    given = [out for out in outs if out is not None]
-    if not given:
-        return list(inputs)
-    return [
-        array.copy()
-        if any(
-            arrays.overlap(array, out) and not (elementwise and same_place(array, out))
-            for out in given
-        )
-        else array
-        for array in inputs
-    ]
+    kept = list(inputs)
+    for out in outs:
+        if out is None:
+            continue
+        for place, array in enumerate(kept):
+            if elementwise and array is out:
+                continue
+            if arrays.overlap(array, out) and not (elementwise and same_place(array, out)):
+                kept[place] = array.copy()
+    return kept
 
 
 def same_place(array: Any, other: Any) -> bool:

@@ -346,5 +346,6 @@ def _scalars(
     name: str, lr: float, step: int, settings: tuple[tuple[str, Any], ...], dtype: np.dtype
 ) -> np.ndarray:
     """The scalars of one update, which those of a network's other weights have too."""
-    steps, rates = np.array([float(step)]), np.array([lr])
-    return scalars(UPDATES[name], steps, rates, dict(settings), dtype)[0, 1]
+    formula = UPDATES[name]
+    values = formula.prepare(np.float64(step), np.float64(lr), **dict(settings))
+    return np.array([values[scalar] for scalar in formula.scalars], dtype)

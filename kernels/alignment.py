@@ -11,6 +11,9 @@ ALIGNMENT = 64
 """Bytes of a cache line, and of the widest vector."""
 
 
+_WORD = ctypes.c_size_t
+
+
 def aligned(count: int, dtype: str) -> np.ndarray:
     """``count`` zeros that begin on a cache line, of which nobody else has the rest of the last.
 
@@ -36,8 +39,8 @@ def aligned(count: int, dtype: str) -> np.ndarray:
 
 
 def address(array: Any) -> int:
-    """Where a NumPy array begins, in half of the time that ``array.ctypes.data`` takes."""
-    flags = array.flags
-    if flags.c_contiguous and flags.writeable and array.size:
-        return ctypes.addressof(ctypes.c_char.from_buffer(array))
-    return array.ctypes.data
+    """Where a NumPy array begins, in a fifth of the time that ``array.ctypes.data`` takes.
+
+    The first field of ``PyArrayObject_fields``, of NumPy's binary interface, behind the head.
+    """
+    return _WORD.from_address(id(array) + object.__basicsize__).value

@@ -293,6 +293,79 @@ def test_rows_of_another_dtype_than_the_weights():
         assert_same(*both, X.astype(second), 1e-3)
 
 
+@pytest.mark.parametrize("solver", ["adam", "sgd"])
+@pytest.mark.parametrize("before, after", [(1, 3), (3, 1), (3, 2)])
+def test_partial_fit_of_targets_of_another_width_ends_as_scikit_learns(solver, before, after):
+    X, values = data("several values")
+    y = {1: values[:, 0], 2: values[:, :2], 3: values[:, :3]}
+    outcomes = []
+    pair = estimators("several values", solver=solver)
+    for estimator in pair:
+        estimator.partial_fit(X, y[before])
+        try:
+            estimator.partial_fit(X, y[after])
+            outcomes.append("trained")
+        except ValueError as error:
+            outcomes.append(str(error))
+    assert outcomes[0] == outcomes[1]
+    assert "another network" in pair[1].engine_reason_
+    for mine, other in zip(pair[1].coefs_, pair[0].coefs_, strict=True):
+        assert_near("coefs_", mine, other, 1e-8)
+
+
+def test_partial_fit_with_the_optimizer_of_another_network():
+    X, y = data("several values")
+    outcomes = []
+    for estimator in estimators("several values", hidden_layer_sizes=(4,), solver="adam"):
+        estimator.partial_fit(X, y)
+        estimator.set_params(solver="lbfgs", hidden_layer_sizes=(7,)).fit(X, y)
+        estimator.set_params(solver="adam")
+        estimator.loss_curve_, estimator._no_improvement_count = [], 0
+        with pytest.raises(ValueError) as raised:
+            estimator.partial_fit(X, y)
+        outcomes.append(str(raised.value))
+    assert outcomes[0] == outcomes[1]
+    assert "optimizer" in estimator.engine_reason_
+
+
+@pytest.mark.parametrize("change", ["outputs", "hidden"])
+def test_lbfgs_refuses_to_go_on_with_weights_of_another_network(change):
+    """scikit-learn's own writes past the end of its arrays there."""
+    X, y = data("several values")
+    _, estimator = estimators("several values", solver="lbfgs", warm_start=True)
+    estimator.fit(X, y)
+    if change == "hidden":
+        estimator.set_params(hidden_layer_sizes=(9, 6))
+    with pytest.raises(ValueError, match=r"\[6, 9, 5, 4\] wide; expected \[6, 9,"):
+        estimator.fit(X, y if change == "hidden" else y[:, :2])
+
+
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+@pytest.mark.parametrize("layout", ["column", "reversed column", "reversed row"])
+def test_rows_that_are_contiguous_with_odd_strides(layout, solver):
+    table = data("values")[0]
+    X = {
+        "column": np.asfortranarray(table)[:, ::6].T[:1].T,
+        "reversed column": np.ndarray((90, 1), buffer=table, strides=(8, 24)),
+        "reversed row": table[:1][::-1],
+    }[layout]
+    assert X.flags.c_contiguous
+    expected, got = (
+        estimator.fit(X, X.sum(axis=1)) for estimator in estimators("values", solver=solver)
+    )
+    assert got.engine_ == "fastnn"
+    assert_same(expected, got, X, BOUND["float64"])
+
+
+def test_the_loss_of_float32_rows_and_float64_weights_is_float64():
+    X, y = data("values")
+    expected, got = (
+        estimator.fit(X, y).fit(X.astype("float32"), y.astype("float32"))
+        for estimator in estimators("values", warm_start=True)
+    )
+    assert type(got.loss_) is type(expected.loss_)
+
+
 def test_partial_fit_of_one_network_beside_another_of_its_shape():
     """Runs are shared by networks of one shape; weights and state are not."""
     X, y = data("values")

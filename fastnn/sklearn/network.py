@@ -224,6 +224,19 @@ def update_of(optimizer: Any) -> Update:
     return Update(UPDATES["adam"], settings, ("ms", "vs"))
 
 
+def optimizer_suits(estimator: Any) -> bool:
+    """Whether the optimizer that is there, if one is, has slots of the weights' shapes.
+
+    It may have been made before L-BFGS trained another network.
+    """
+    optimizer = getattr(estimator, "_optimizer", None)
+    if optimizer is None:
+        return True
+    shapes = [array.shape for array in estimator.coefs_ + estimator.intercepts_]
+    slots = update_of(optimizer).slots
+    return all(shapes == [array.shape for array in getattr(optimizer, slot)] for slot in slots)
+
+
 def new_optimizer(estimator: Any) -> Any:
     """scikit-learn's optimizer, as its estimator makes it."""
     params = estimator.coefs_ + estimator.intercepts_

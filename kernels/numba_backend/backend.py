@@ -35,6 +35,7 @@ from .blocks import (
     Block,
     alike,
     block,
+    in_a_row,
     joined,
     matrix,
     number,
@@ -57,6 +58,7 @@ from .operations import (
 from .predictor import Predictor
 from .run import NumbaRun
 
+_SLOT_NAMES = tuple(f"slots[{place}]" for place in range(t.MOST_SLOTS))
 _FINITE_ELEMENTS = 1 << 16
 """Elements looked at at once where only NumPy knows the dtype or the layout."""
 _AUGMENTED_ELEMENTS = 1 << 16
@@ -166,10 +168,10 @@ class NumbaBackend:
         learned_slopes: Sequence[np.ndarray] = (),
         dropout: Dropout | None = None,
     ) -> None:
-        blocks = alike(("y", "slope"), x=x, y=y, slope=slope)
-        parameters = _learned(activation, learned, learned_slopes, x, blocks[0], slope is not None)
-        in_place = bool(parameters) or dropout is not None
-        source, out, slopes = blocks if in_place else joined(blocks)
+        in_place = bool(learned) or dropout is not None
+        view = alike if in_place else in_a_row
+        source, out, slopes = view(("y", "slope"), x=x, y=y, slope=slope)
+        parameters = _learned(activation, learned, learned_slopes, x, source, slope is not None)
         shared = bool(parameters) and learned[0].size == 1 and source.columns != 1
         kernel = library.activation(
             source.dtype, activation, slope is not None, dropout is not None, shared
@@ -195,7 +197,7 @@ class NumbaBackend:
                 column,
                 0,
                 step,
-                0 if words is None else words.ctypes.data,
+                0 if words is None else address(words),
             )
 
         if in_place:
@@ -204,7 +206,7 @@ class NumbaBackend:
             by_parts(self._threads, source, work)
 
     def multiply(self, grad: np.ndarray, slope: np.ndarray) -> None:
-        out, factor = joined(alike(("grad",), grad=grad, slope=slope))
+        out, factor = in_a_row(("grad",), grad=grad, slope=slope)
         kernel = library.plain(out.dtype, "multiply")
 
         def work(row: int, column: int, rows: int, columns: int) -> None:
@@ -235,12 +237,13 @@ class NumbaBackend:
                 f"{formula.name} takes slots {formula.slots} and scalars {formula.scalars};"
                 f" got {len(slots)} slots and {len(scalars)} scalars"
             )
-        named = {f"slots[{place}]": slot for place, slot in enumerate(slots)}
-        blocks = joined(alike(("weight", *named), weight=weight, grad=grad, **named))
+        named = dict(zip(_SLOT_NAMES, slots, strict=False))
+        blocks = in_a_row(("weight", *named), weight=weight, grad=grad, **named)
         target, dtype = blocks[0], blocks[0].dtype
         kernel = library.update(dtype, formula, scale != 1.0, clip_value is not None)
-        limits = () if clip_value is None else (clip_value,)
-        values, factor = np.array([*scalars, *limits], dtype), number(scale, dtype)
+        values, factor = np.ascontiguousarray(scalars, dtype), number(scale, dtype)
+        if clip_value is not None:
+            values = np.append(values, np.array(clip_value, dtype))
         numbers = address(values), ctypes.addressof(factor)
 
         def work(row: int, column: int, rows: int, columns: int) -> None:
@@ -289,7 +292,7 @@ class NumbaBackend:
         if grad is not None:
             out = matrix("grad", grad, outputs.shape, made, written=True)
         kernel = library.loss(made.dtype, loss, labels, grad is not None)
-        factor = number(scale, made.dtype)
+        factor, extra = number(scale, made.dtype), address(words)
 
         def work(row: int, count: int) -> None:
             apply(
@@ -303,7 +306,7 @@ class NumbaBackend:
                 row,
                 row,
                 ctypes.addressof(factor),
-                words.ctypes.data,
+                extra,
             )
 
         by_rows(self._threads, made, work)
@@ -515,7 +518,7 @@ class NumbaBackend:
             raise ValueError(f"x must be contiguous in its last axis, got strides {x.strides}")
         _check_index(index, len(x), result.rows)
         kernel = library.gather(result.dtype, x.dtype.name)
-        data, order = x.ctypes.data, 0 if index is None else index.ctypes.data
+        data, order = address(x), 0 if index is None else address(index)
 
         def work(row: int, count: int) -> None:
             apply(
@@ -645,7 +648,7 @@ def _loss_words(
                 f"targets must be {rows} contiguous int64 class numbers, got {targets.dtype} of"
                 f" shape {targets.shape}, strides {targets.strides}"
             )
-        place, stride = targets.ctypes.data, 0
+        place, stride = address(targets), 0
     else:
         goals = matrix("targets", targets, (rows, columns), outputs)
         place, stride = goals.address, goals.stride

@@ -7,6 +7,7 @@ write outside the caller's arrays.
 from __future__ import annotations
 
 import ctypes
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from ..alignment import address
 from ..contract import DTYPES
 
 _DTYPES = {np.dtype(name): name for name in DTYPES}
+_ITEMSIZES = {name: np.dtype(name).itemsize for name in DTYPES}
 _NUMBERS = {"float32": ctypes.c_float, "float64": ctypes.c_double}
 
 
@@ -37,6 +39,8 @@ class Block(NamedTuple):
         """The address of an element."""
         return self.address + (row * self.stride + column) * self.itemsize
 
+
+_make = functools.partial(tuple.__new__, Block)  # in half of the time that Block(...) takes
 
 NOTHING = Block(0, 0, 0, 0, 0, "")
 """Stands for an array that was not given: each of its addresses is null."""
@@ -69,15 +73,23 @@ def block(
     if array is None or dtype is None or (like is not None and dtype != like.dtype):
         expected = " or ".join(DTYPES) if like is None else like.dtype
         raise TypeError(f"{name} must be an array of {expected}, got {_describe(array)}")
-    itemsize, flags = array.itemsize, array.flags
-    if array.ndim == 2:
-        rows, columns = array.shape
+    shape, flags, itemsize = array.shape, array.flags, _ITEMSIZES[dtype]
+    if len(shape) == 2:
+        rows, columns = shape
     else:
-        columns = array.shape[-1] if array.ndim else 1
+        columns = shape[-1] if shape else 1
         rows = array.size // columns if columns else 0
-    row_bytes, lies_well = columns * itemsize, flags.c_contiguous
-    if not lies_well and array.ndim == 2:
-        row_bytes, step = array.strides
+    stride = columns if flags.c_contiguous else _stride(name, array, itemsize)
+    if written and not flags.writeable:
+        raise ValueError(f"{name} is written in place, but it is read-only")
+    return _make((address(array), stride, rows, columns, itemsize, dtype))
+
+
+def _stride(name: str, array: np.ndarray, itemsize: int) -> int:
+    """Elements from one row of an array to the next, where rows lie apart."""
+    lies_well = False
+    if array.ndim == 2:
+        (rows, columns), (row_bytes, step) = array.shape, array.strides
         row_lies_well = columns <= 1 or step == itemsize
         lies_well = not rows or (row_lies_well and (rows == 1 or row_bytes % itemsize == 0))
     if not lies_well:
@@ -85,9 +97,7 @@ def block(
             f"{name} must be contiguous in its last axis (and wholly, beyond two dimensions),"
             f" got strides {array.strides} for shape {array.shape} of {array.dtype}"
         )
-    if written:
-        check_writeable(name, array)
-    return Block(address(array), row_bytes // itemsize, rows, columns, itemsize, dtype)
+    return row_bytes // itemsize
 
 
 def matrix(
@@ -101,7 +111,8 @@ def matrix(
     """A block of an array of two dimensions; ``shape`` has None where any length will do."""
     result = block(name, array, like, written=written)
     rows, columns = shape
-    if array.ndim != 2 or rows not in (None, result.rows) or columns not in (None, result.columns):
+    fits = (rows is None or rows == result.rows) and (columns is None or columns == result.columns)
+    if array.ndim != 2 or not fits:
         expected = ", ".join("any" if length is None else str(length) for length in shape)
         raise ValueError(f"{name} must have shape ({expected}), got {array.shape}")
     return result
@@ -119,36 +130,55 @@ def vector(
 
 def alike(writes: tuple[str, ...], **arrays: np.ndarray | None) -> list[Block]:
     """Blocks of arrays that have the first one's shape and dtype; NOTHING for None."""
-    (first_name, first), *rest = arrays.items()
-    blocks = [block(first_name, first, written=first_name in writes)]
-    assert first is not None  # or it was refused
-    for name, array in rest:
-        if array is None:
+    blocks: list[Block] = []
+    like, shape = None, ()
+    for name, array in arrays.items():
+        if array is None and blocks:
             blocks.append(NOTHING)
             continue
-        blocks.append(block(name, array, blocks[0], written=name in writes))
-        if array.shape != first.shape:
+        found = block(name, array, like, written=name in writes)
+        assert array is not None  # or it was refused
+        if like is None:
+            like, shape = found, array.shape
+        elif array.shape != shape:
             raise ValueError(
-                f"{name} must have {first_name}'s shape {first.shape}, got {array.shape}"
+                f"{name} must have {next(iter(arrays))}'s shape {shape}, got {array.shape}"
             )
+        blocks.append(found)
     return blocks
+
+
+def in_a_row(writes: tuple[str, ...], **arrays: np.ndarray | None) -> list[Block]:
+    """The same, each as one long row where no row of any is apart from the next."""
+    given = list(arrays.values())
+    first, blocks = given[0], []
+    name = _DTYPES.get(first.dtype) if type(first) is np.ndarray else None
+    for array in given if name else ():
+        if array is None:
+            blocks.append(NOTHING)
+        elif (
+            type(array) is np.ndarray
+            and array.dtype == first.dtype
+            and array.shape == first.shape
+            and array.flags.carray  # contiguous and writeable
+        ):
+            size = array.size
+            blocks.append(_make((address(array), size, 1, size, _ITEMSIZES[name], name)))
+    if len(blocks) == len(given):
+        return blocks
+    return joined(alike(writes, **arrays))
 
 
 def joined(blocks: list[Block]) -> list[Block]:
     """The same blocks as one long row each, if no row of any is apart from the next."""
-    if blocks[0].rows == 1:
+    first = blocks[0]
+    if first.rows == 1:
         return blocks
     for b in blocks:
-        if b.rows > 1 and b.stride != b.columns:
+        if b.stride != b.columns and b.rows > 1:
             return blocks
-    size = blocks[0].size
-    return [Block(b.address, size, 1, size, b.itemsize, b.dtype) for b in blocks]
-
-
-def check_writeable(name: str, array: np.ndarray) -> None:
-    """Raise ValueError where an array that would be written is read-only."""
-    if not array.flags.writeable:
-        raise ValueError(f"{name} is written in place, but it is read-only")
+    size = first.size
+    return [_make((b.address, size, 1, size, b.itemsize, b.dtype)) for b in blocks]
 
 
 def number(value: float, dtype: str) -> Any:

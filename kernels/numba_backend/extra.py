@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -47,7 +48,7 @@ def map_words(dtype: str, dropout: Dropout | None, learned: Sequence[Learned] = 
     if dropout is not None:
         words[MAP_SEED], words[MAP_STREAM] = signed(dropout.seed), dropout.stream
         words[MAP_THRESHOLD] = dropout.threshold
-        _put_number(words, MAP_SCALE, dropout.scale, dtype)
+        words[MAP_SCALE] = _word(dropout.scale, dtype)
     words[MAP_LEARNED:] = np.ravel(learned)
     return words
 
@@ -68,10 +69,9 @@ def loss_words(
     words[LOSS_TARGETS], words[LOSS_TARGET_LD] = targets, target_ld
     words[LOSS_WEIGHTS], words[LOSS_ROWS], words[LOSS_HITS] = weights, row_losses, row_hits
     setting = loss.smoothing if loss.formula is None else loss.share(columns)
-    _put_number(words, LOSS_SETTING, setting, dtype)
+    words[LOSS_SETTING] = _word(setting, dtype)
     if loss.limits is not None:
-        _put_number(words, LOSS_LOW, loss.limits[0], dtype)
-        _put_number(words, LOSS_HIGH, loss.limits[1], dtype)
+        words[LOSS_LOW], words[LOSS_HIGH] = (_word(limit, dtype) for limit in loss.limits)
     return words
 
 
@@ -80,6 +80,9 @@ def signed(seed: int) -> int:
     return ctypes.c_int64(seed).value
 
 
-def _put_number(words: np.ndarray, place: int, value: float, dtype: str) -> None:
-    """Store a number of ``dtype`` in the first bytes of a word."""
-    words[place : place + 1].view(dtype)[0] = value
+@functools.lru_cache(maxsize=256)
+def _word(value: float, dtype: str) -> int:
+    """The word that has a number of ``dtype`` in its first bytes."""
+    word = np.zeros(1, np.int64)
+    word.view(dtype)[0] = value
+    return int(word[0])

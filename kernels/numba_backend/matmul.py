@@ -8,11 +8,13 @@ copied. Every element is the engine's one ascending chain, whatever is copied an
 from __future__ import annotations
 
 import functools
+import struct
 from collections.abc import Callable
 
 import numpy as np
 
-from ..alignment import aligned
+from ..alignment import address, aligned
+from ..contract import DTYPES
 from . import library, memory, products
 from . import table as t
 from .blocks import NOTHING, Block
@@ -24,7 +26,7 @@ FLOPS_PER_THREAD = 8_000_000
 """Less work than this is not worth another thread."""
 GROUP_PANELS = 32
 """Panels copied at once: with INNER_BLOCK rows each, 8 MiB."""
-IN_PLACE_ROWS = 24
+IN_PLACE_ROWS = 64
 """Up to this many rows of A, a copy of B costs more than reading it as it lies."""
 IN_PLACE_BLOCK = 128
 """Rows of such a B that are read across all its panels before the next: few pages at once."""
@@ -45,13 +47,16 @@ IN_PLACE_BLOCK = 128
     LDC,
     BIAS,  # null: none
     PACKED,  # the panels' place
-    COPY,  # kernels
-    TURN,
-    ACTIVATION,
+    ACTIVATION,  # kernels, null: none
     MULTIPLY,
     SLOPE,
     LD_SLOPE,
+    COPY,  # kernels of the dtype
+    TURN,
 ) = range(t.HEADER, t.HEADER + 20)
+_WORD = np.dtype(np.int64).itemsize
+_WORDS = struct.Struct(f"{COPY - ROWS}q")
+"""Those that every product has its own of."""
 _TILES = t.HEADER + 20
 
 
@@ -85,16 +90,12 @@ def product(
     if not c.size:
         return
     threads = threads_for(2 * c.size * inner, FLOPS_PER_THREAD, most_threads)
-    p = _template(c.dtype).copy()
-    panel = int(p[t.PANEL])
-    panels_size = min(inner, t.INNER_BLOCK) * memory.padded(
-        min(c.columns, GROUP_PANELS * panel), c.dtype
-    )
-    aside = (t.UNIT_ROWS + 1) * panel
-    scratch = _borrow((panels_size + threads * aside) * c.itemsize)
-    packed = scratch.address + threads * aside * c.itemsize
-    p[t.SCRATCH], p[t.SCRATCH_BYTES] = scratch.address, aside * c.itemsize
-    p[ROWS:_TILES] = (
+    room = _borrow(c.dtype)
+    aside = threads * room.aside
+    begin = room.at_least(aside + room.panels(inner, c.columns))
+    _WORDS.pack_into(
+        room.table,
+        ROWS * _WORD,
         c.rows,
         c.columns,
         inner,
@@ -108,20 +109,19 @@ def product(
         c.address,
         c.stride,
         bias.address,
-        packed,
-        library.gather(c.dtype, c.dtype),
-        library.plain(c.dtype, "transpose"),
+        begin + aside * c.itemsize,
         activation,
         multiply,
         slope.address,
         slope.stride,
     )
-    words = aligned(t.CONTROL, "int64") if threads > 1 else p
-    run, addresses = control("matmul_engine", "run", "ppii"), (p.ctypes.data, words.ctypes.data)
+    run, words = control("matmul_engine", "run", "ppii"), room.words
+    meeting = aligned(t.CONTROL, "int64") if threads > 1 else None
+    shared = words if meeting is None else address(meeting)
     try:
-        together(threads, lambda me: run(*addresses, me, threads))
+        together(threads, lambda me: run(words, shared, me, threads))
     finally:
-        _kept.append(scratch)
+        _kept[c.dtype].append(room)
 
 
 @functools.cache
@@ -133,27 +133,45 @@ def _template(dtype: str) -> np.ndarray:
     words = library.header(dtype) | {
         t.ROW_TILES: _TILES,
         t.COLUMN_TILES: _TILES + len(rows),
+        COPY: library.gather(dtype, dtype),
+        TURN: library.plain(dtype, "transpose"),
     }
     for word, value in words.items():
         table[word] = value
     return table
 
 
-class _Scratch:
-    """Memory that one product has at a time."""
+class _Room:
+    """What one product has at a time: its table, and memory for panels and asides."""
 
-    def __init__(self, size: int) -> None:
-        self.array, self.size = aligned(size, "uint8"), size
-        self.address = self.array.ctypes.data
+    def __init__(self, dtype: str) -> None:
+        self.table = _template(dtype).copy()
+        self.words = self.table.ctypes.data
+        self._panel, self._itemsize = memory.panel_columns(dtype), np.dtype(dtype).itemsize
+        self.aside = (t.UNIT_ROWS + 1) * self._panel
+        """Elements that a thread needs."""
+        self._size, self._memory = -1, None
+        self.table[t.SCRATCH_BYTES] = self.aside * self._itemsize
+
+    def panels(self, inner: int, columns: int) -> int:
+        """Elements of as many panels of B as are copied at once."""
+        count = min(-(-columns // self._panel), GROUP_PANELS)
+        return min(inner, t.INNER_BLOCK) * count * self._panel
+
+    def at_least(self, size: int) -> int:
+        """The address of so many elements."""
+        if size > self._size:
+            self._size, self._memory = size, aligned(size * self._itemsize, "uint8")
+            self._address = self.table[t.SCRATCH] = self._memory.ctypes.data
+        return self._address
 
 
-_kept: list[_Scratch] = []
-"""Memory of products that are done: as many pieces as products ever ran at once."""
+_kept: dict[str, list[_Room]] = {dtype: [] for dtype in DTYPES}
+"""Rooms of products that are done: as many as products ever ran at once."""
 
 
-def _borrow(size: int) -> _Scratch:
+def _borrow(dtype: str) -> _Room:
     try:
-        scratch = _kept.pop()
+        return _kept[dtype].pop()
     except IndexError:
-        return _Scratch(size)
-    return scratch if scratch.size >= size else _Scratch(size)
+        return _Room(dtype)

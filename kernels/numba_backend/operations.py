@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import struct
 from collections.abc import Callable
 
 from . import library, support
@@ -18,7 +19,8 @@ _LINE = 64
 
 def apply(kernel: int, *arguments: int) -> int:
     """Call a kernel with integers, denormals flushed, without the GIL."""
-    return _applier(len(arguments))(kernel, *arguments)
+    call, pack = _applier(len(arguments))
+    return call(pack(kernel, *arguments))
 
 
 def apply_by_blocks(
@@ -31,10 +33,14 @@ def apply_by_blocks(
 
 
 @functools.cache
-def _applier(count: int) -> Callable[..., int]:
-    """The function that calls a kernel with ``count`` integers."""
+def _applier(count: int) -> tuple[Callable[[bytes], int], Callable[..., bytes]]:
+    """What calls a kernel with ``count`` integers, given as words in a row, and what packs them.
+
+    ctypes takes four times as long for as many arguments.
+    """
     address = library.support_kernels()[support.applier(count)]
-    return ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * (count + 1))(address)
+    call = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_char_p)(address)
+    return call, struct.Struct(f"{count + 1}q").pack
 
 
 def threads_for(work: int, least: int, most: Callable[[], int]) -> int:
@@ -57,11 +63,14 @@ def by_parts(
 
     Parts are whole rows, or pieces of the only one, in multiples of ``step``.
     """
-    if b.rows == 1:
-        most = threads_for(b.size, ELEMENTS_PER_THREAD, threads)
+    most = threads_for(b.size, ELEMENTS_PER_THREAD, threads)
+    if most == 1:
+        if b.size:
+            work(0, 0, b.rows, b.columns)
+    elif b.rows == 1:
         shared_out(most, b.columns, step, lambda begin, count: work(0, begin, 1, count))
     else:
-        by_rows(threads, b, lambda begin, count: work(begin, 0, count, b.columns))
+        shared_out(most, b.rows, 1, lambda begin, count: work(begin, 0, count, b.columns))
 
 
 def by_rows(threads: Callable[[], int], b: Block, work: Callable[[int, int], None]) -> None:

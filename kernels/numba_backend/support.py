@@ -265,9 +265,16 @@ def _denormals(result: ir.Module) -> None:
 
 
 def _applier(result: ir.Module, count: int) -> None:
-    """Call the kernel with the integers that follow it; hand back what it returns."""
-    kernel = _kernel(result, applier(count), "i" * (count + 1), returns=True)
-    address, *arguments = kernel.arguments
+    """Call the kernel with the integers that follow it; hand back what it returns.
+
+    Argument: where they stand, first the kernel's address.
+    """
+    kernel = _kernel(result, applier(count), "p", returns=True)
+    words = [
+        kernel.load(kernel.at(kernel.arguments[0], number, element=I64), I64)
+        for number in range(count + 1)
+    ]
+    address, *arguments = words
     functions = {function.name: function for function in result.functions}
     saved = kernel.builder.call(functions["flush"], [])
     pointer = ir.FunctionType(I64, [I64] * count).as_pointer()
