@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fastnn
-from fastnn import functional, init, metrics, schedules
+from fastnn import augment, functional, init, metrics, schedules
 from fastnn.data import Dataset
 from fastnn.kernels.contract import Plan
 
@@ -20,6 +20,9 @@ X, y = fastnn.data.digits()
 parts = fastnn.data.split(X, y, (0.7, 0.15, 0.15), seed=0)
 assert_type(parts, list[Pair])
 train, validation, test = parts
+
+changes = augment.Compose([augment.HorizontalFlip(), augment.Rotation(10)], shape=(8, 8))
+assert_type(changes(X, seed=1, epoch=2), NDArray[Any])
 
 # Networks
 

@@ -50,8 +50,8 @@ def _text(module: str, name: str, arguments: str) -> str:
     )
     from numba import types
 
-    kinds = {letter: types.CPointer(getattr(types, kind)) for letter, kind in _POINTERS.items()}
-    kinds["i"] = types.int64
+    pointers = {letter: types.CPointer(getattr(types, kind)) for letter, kind in _POINTERS.items()}
+    kinds = {"i": types.int64, **pointers}
     signature = tuple(kinds[letter] for letter in arguments)
     function = getattr(importlib.import_module(f".{module}", __package__), name)
     function.compile(signature)

@@ -30,10 +30,17 @@ def _resample(values: np.ndarray, map_: np.ndarray, _: np.ndarray) -> np.ndarray
     down, across = (((p & (a.ONE - 1)) / a.ONE)[..., None] for p in (y, x))
     upper, lower = (np.clip(above + step, 0, height - 1) for step in (0, 1))
     left, right = (np.clip(before + step, 0, width - 1) for step in (0, 1))
-    corners = [values[r, c] for r in (upper, lower) for c in (left, right)]
     inside = (y >= -a.HALF) & (y <= ((height - 1) << a.POINT) + a.HALF)
     inside &= (x >= -a.HALF) & (x <= ((width - 1) << a.POINT) + a.HALF)
-    return np.where(inside[..., None], a.bilinear(*corners, down, across), 0.0)
+    blended = a.bilinear(
+        values[upper, left],
+        values[upper, right],
+        values[lower, left],
+        values[lower, right],
+        down,
+        across,
+    )
+    return np.where(inside[..., None], blended, 0.0)
 
 
 def _colour(values: np.ndarray, order: np.ndarray, numbers: np.ndarray) -> np.ndarray:
