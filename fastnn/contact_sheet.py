@@ -25,11 +25,13 @@ from .image_transforms import (
     Transform,
     VerticalFlip,
 )
+from .model_files import written_aside
 
 if TYPE_CHECKING:
     from .augment import Compose
 
-_INCHES = 1.0
+_INCHES, _LABELS, _TITLES = 1.0, 1.4, 0.3
+"""Widths of an image and of the names, and the height of the titles."""
 _DPI = 100
 
 
@@ -67,6 +69,8 @@ def preview(
     ------
     ValueError, TypeError
         For arguments that do not fit.
+    FileNotFoundError
+        For a path in a folder that does not exist.
     ImportError
         Without matplotlib (``fastnn-kernels[plot]``).
 
@@ -100,7 +104,8 @@ def preview(
     maximum = chain.maximum or (255.0 if shown.dtype == np.uint8 else 1.0)
     figure = _draw(sheet, maximum)
     if path is not None:
-        _write(figure, Path(path))
+        with written_aside(Path(path)) as file:
+            figure.savefig(file, format=Path(path).suffix[1:] or None)
     return figure
 
 
@@ -125,7 +130,6 @@ def _examples(images: np.ndarray) -> list[Transform]:
 
 
 def _name(transform: Transform) -> str:
-    """The class and the settings that are not the defaults."""
     if isinstance(transform, ColorJitter):
         return "saturation" if transform.saturation else "hue"
     return type(transform).__name__
@@ -138,29 +142,20 @@ def _changed(chain: Compose, images: np.ndarray, number: int, seed: int, epoch: 
 
 def _draw(sheet: list[tuple[str, list[np.ndarray]]], maximum: float) -> Any:
     figures = optional.require("matplotlib.figure", extra="plot")
-    columns = len(sheet[0][1])
-    figure = figures.Figure(((columns + 1.5) * _INCHES, (len(sheet) + 0.4) * _INCHES), _DPI)
-    axes = figure.subplots(len(sheet), columns, squeeze=False)
+    rows, columns = len(sheet), len(sheet[0][1])
+    height, width = sheet[0][1][0].shape[:2]
+    tall = min(2.0, max(0.5, height / width)) * _INCHES
+    size = columns * _INCHES + _LABELS, rows * tall + _TITLES
+    figure = figures.Figure(size, _DPI)
+    axes = figure.subplots(rows, columns, squeeze=False)
     for (name, pictures), places in zip(sheet, axes, strict=True):
         for picture, place in zip(pictures, places, strict=True):
             place.imshow(np.clip(picture / maximum, 0.0, 1.0), cmap="gray", vmin=0.0, vmax=1.0)
             place.set(xticks=[], yticks=[])
-        places[0].set_ylabel(name, rotation=0, ha="right", va="center")
-    axes[0, 0].set_title("X", fontsize=9)
+        places[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+    axes[0, 0].set_title("X", fontsize=8)
     for epoch, place in enumerate(axes[0, 1:]):
-        place.set_title(f"epoch {epoch}", fontsize=9)
-    figure.subplots_adjust(
-        left=1.4 / (columns + 1.5), right=0.99, bottom=0.01, top=1 - 0.35 / (len(sheet) + 0.4),
-        wspace=0.06, hspace=0.06,
-    )  # fmt: skip
+        place.set_title(f"epoch {epoch}", fontsize=8)
+    left, top = _LABELS / size[0], 1.0 - _TITLES / size[1]
+    figure.subplots_adjust(left, 0.01, 0.99, top, wspace=0.06, hspace=0.06)
     return figure
-
-
-def _write(figure: Any, path: Path) -> None:
-    """Write aside, then rename: whoever reads meanwhile reads the old file or the new one."""
-    aside = path.with_name(f"{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        figure.savefig(aside)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)

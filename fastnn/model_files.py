@@ -94,7 +94,7 @@ def save_tensors(
     # Wide elements first, so that each array starts at a multiple of its element's size.
     order = sorted(stored, key=lambda name: -stored[name].itemsize)
     text = _header_text(stored, order, metadata)
-    with _written_aside(Path(path)) as file:
+    with written_aside(Path(path)) as file:
         file.write(len(text).to_bytes(8, "little"))
         file.write(text)
         for name in order:
@@ -209,7 +209,7 @@ def _bytes_of(tensor: np.ndarray) -> memoryview:
 
 
 @contextmanager
-def _written_aside(path: Path) -> Iterator[BinaryIO]:
+def written_aside(path: Path) -> Iterator[BinaryIO]:
     """A new file that takes the path's place when the block succeeds, and else is removed."""
     target = Path(os.path.realpath(path))
     if not target.parent.is_dir():

@@ -632,3 +632,39 @@ def test_fit_refuses_before_anything_changes(x, chain, error, message):
         model.fit(x, [0, 1], augment=chain)
     np.testing.assert_array_equal(model.arena.flat, before)
     assert model.optimizer is None
+
+
+# ---- the contact sheet ----
+
+
+def test_preview(tmp_path):
+    pytest.importorskip("matplotlib")
+    x = images_of((3, 8, 6, 3), "uint8")
+    figure = augment.preview(x, SMALL, images=2, epochs=4, path=tmp_path / "sheet.png")
+    assert len(figure.axes) == 2 * 5
+    drawn = figure.axes[5 + 2].images[0].get_array()  # the second image in epoch 1
+    np.testing.assert_array_equal(drawn, SMALL(x, epoch=1)[1] / 255.0)
+    assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
+    assert [file.name for file in tmp_path.iterdir()] == ["sheet.png"]
+
+
+@pytest.mark.parametrize("shape, rows", [((5, 8, 6, 3), 12), ((5, 8, 6), 10)])
+def test_preview_of_every_transform(shape, rows):
+    pytest.importorskip("matplotlib")
+    x = images_of(shape)
+    figure = augment.preview(x.reshape(5, -1), shape=shape[1:], epochs=2)
+    assert len(figure.axes) == rows * 3
+
+
+@pytest.mark.parametrize(
+    "arguments, error, message",
+    [
+        ({"images": 0}, ValueError, "images must be at least 1"),
+        ({"augment": np.flip}, TypeError, "expected an augment.Compose"),
+        ({"X": X.reshape(2, 16)}, ValueError, r"X has shape \(2, 16\)"),
+        ({"X": X.reshape(2, 2, 4, 2)}, ValueError, "X has 2 channels; 1 or 3"),
+    ],
+)
+def test_preview_refuses(arguments, error, message):
+    with pytest.raises(error, match=message):
+        augment.preview(**({"X": X} | arguments))
