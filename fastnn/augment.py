@@ -242,9 +242,9 @@ class Compose:
                 integers[:] = np.rint(map_ * kernels.ONE).reshape(count, kernels.INTEGERS)
                 stages.append((kernels.GEOMETRY, integers, numbers))
 
-        for number, transform in enumerate(self.transforms):
-            stream = AUGMENT_STREAM - number
-            words = sample_words(seed, epoch, samples, stream, transform.words)
+        counts = {AUGMENT_STREAM - n: t.words for n, t in enumerate(self.transforms)}
+        drawn = sample_words(seed, epoch, samples, counts)
+        for transform, words in zip(self.transforms, drawn, strict=True):
             if isinstance(transform, Geometric):
                 own = transform.map(words, size)
                 map_ = own if map_ is None else _one_map(map_, own)

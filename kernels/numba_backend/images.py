@@ -50,17 +50,16 @@ def augment(
             kind, row = kinds[stage], stage * count + number
             own = row * a.INTEGERS
             if kind == a.GEOMETRY:
-                if at < 0 and stage == stages - 1 and _is_whole(integers, own):
-                    _copy(images, out, first, height, width, channels, integers, own)
+                if at >= 0:
+                    goal = size - at
+                    _move(scratch, at, scratch, goal, height, width, channels, integers, own)
+                    at = goal
+                elif stage == stages - 1 and _is_whole(integers, own):
+                    _copy(images, first, out, first, height, width, channels, integers, own)
                     copied = True
-                elif at < 0:
-                    _resample(images, first, scratch, 0, height, width, channels, integers, own)
-                    at = 0
                 else:
-                    _resample(
-                        scratch, at, scratch, size - at, height, width, channels, integers, own
-                    )
-                    at = size - at
+                    _move(images, first, scratch, 0, height, width, channels, integers, own)
+                    at = 0
                 continue
             if at < 0:
                 for i in range(size):
@@ -75,16 +74,32 @@ def augment(
                 _noise(
                     scratch, at, size, integers[own], numbers, settings, quantiles, philox, words
                 )
-        if at < 0 and not copied:
-            for i in range(size):
-                out[first + i] = images[first + i]
-        elif rounds and not copied:
-            for i in range(size):
-                out[first + i] = int(limited(scratch[at + i], 0.0, 255.0) + 0.5)
+        if at >= 0:
+            _store(scratch, at, out, first, size, rounds)
         elif not copied:
-            for i in range(size):
-                out[first + i] = scratch[at + i]
+            for i in range(first, first + size):
+                out[i] = images[i]
     return 0
+
+
+@inline
+def _store(values, at, out, first, size, rounds):
+    """The values in the dtype of the images."""
+    if rounds:
+        for i in range(size):
+            out[first + i] = int(limited(values[at + i], 0.0, 255.0) + 0.5)
+    else:
+        for i in range(size):
+            out[first + i] = values[at + i]
+
+
+@inline
+def _move(source, first, out, begin, height, width, channels, integers, own):
+    """The pixels of a map."""
+    if _is_whole(integers, own):
+        _copy(source, first, out, begin, height, width, channels, integers, own)
+    else:
+        _resample(source, first, out, begin, height, width, channels, integers, own)
 
 
 @inline
@@ -101,36 +116,37 @@ def _is_whole(integers, own):
 
 
 @inline
-def _copy(images, out, first, height, width, channels, integers, own):
+def _copy(source, first, out, begin, height, width, channels, integers, own):
     """The pixels of a whole map, unchanged."""
     down, across = integers[own] >> a.POINT, integers[own + 4] >> a.POINT
     top, left = integers[own + 2] >> a.POINT, integers[own + 5] >> a.POINT
     # the columns that have a source: left + across c in [0, width)
     if across > 0:
-        begin, end = max(0, -left), min(width, width - left)
+        inside, outside = max(0, -left), min(width, width - left)
     else:
-        begin, end = max(0, left - width + 1), min(width, left + 1)
-    end = max(begin, end)
+        inside, outside = max(0, left - width + 1), min(width, left + 1)
+    inside = min(inside, width)
+    outside = max(inside, outside)
     for r in range(height):
-        row, source_row = first + r * width * channels, top + down * r
-        if source_row < 0 or source_row >= height or begin >= width:
+        row, source_row = begin + r * width * channels, top + down * r
+        if source_row < 0 or source_row >= height:
             for i in range(width * channels):
                 out[row + i] = 0
             continue
-        source = first + (source_row * width + left) * channels
-        for i in range(begin * channels):
+        place = first + (source_row * width + left) * channels
+        for i in range(inside * channels):
             out[row + i] = 0
         if across > 0:
-            for i in range(begin * channels, end * channels):
-                out[row + i] = images[source + i]
+            for i in range(inside * channels, outside * channels):
+                out[row + i] = source[place + i]
         elif channels == 1:
-            for c in range(begin, end):
-                out[row + c] = images[source - c]
+            for c in range(inside, outside):
+                out[row + c] = source[place - c]
         else:
-            for c in range(begin, end):
+            for c in range(inside, outside):
                 for k in range(channels):
-                    out[row + c * channels + k] = images[source - c * channels + k]
-        for i in range(end * channels, width * channels):
+                    out[row + c * channels + k] = source[place - c * channels + k]
+        for i in range(outside * channels, width * channels):
             out[row + i] = 0
 
 

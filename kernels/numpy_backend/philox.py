@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from .. import formulas
@@ -20,14 +22,24 @@ def stream_words(seed: int, epoch: int, stream: int, count: int) -> np.ndarray:
     return np.stack(words, axis=1).ravel()[:count]
 
 
-def sample_words(seed: int, epoch: int, samples: np.ndarray, stream: int, count: int) -> np.ndarray:
-    """The first ``count`` words of each sample (B, count): word i is word i % 4 of a counter.
+def sample_words(
+    seed: int, epoch: int, samples: np.ndarray, streams: Mapping[int, int]
+) -> list[np.ndarray]:
+    """Words of each sample (B, count), for each stream, which says how many are wanted.
 
-    The counter is (i // 4, sample, epoch, stream); ``samples`` are uint32.
+    Word i is word i % 4 of counter (i // 4, sample, epoch, stream); ``samples`` are uint32.
     """
-    blocks = np.arange(-(-count // _WORDS), dtype=np.uint32)
-    words = _philox((blocks, samples[:, None], epoch, stream), seed)
-    return np.stack(words, axis=-1).reshape(len(samples), -1)[:, :count]
+    if not streams:
+        return []
+    lengths = [-(-count // _WORDS) for count in streams.values()]
+    blocks = np.concatenate([np.arange(length, dtype=np.uint32) for length in lengths])
+    numbers = np.repeat(np.array(list(streams), np.uint32), lengths)
+    words = np.stack(_philox((blocks, samples[:, None], epoch, numbers), seed), axis=-1)
+    parts = np.split(words, np.cumsum(lengths)[:-1], axis=1)
+    return [
+        part.reshape(len(samples), -1)[:, :count]
+        for part, count in zip(parts, streams.values(), strict=True)
+    ]
 
 
 def dropout_mask(dropout: Dropout, first_row: int, rows: int, columns: int) -> np.ndarray:
