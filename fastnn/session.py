@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import checkpoints, checks, optim
-from .augment import Compose
 from .early_stopping import EarlyStopping, Watch
-from .epoch_rows import Augment, epoch_rows
 from .evaluation import Evaluation, measure_metrics, named_metrics
 from .history import EpochInfo, History
 from .kernels.interrupts import interrupts_later
@@ -25,6 +23,8 @@ from .steps import DivergedError, Setup, Steps, choose_steps
 from .training_data import Order, TrainingData
 
 if TYPE_CHECKING:
+    from .augment import Compose
+    from .epoch_rows import Augment, EpochRows
     from .kernels.contract import Backend
     from .model import Sequential
 
@@ -99,11 +99,7 @@ class Session:
         self.optimizer = _choose_optimizer(model, optimizer)
         self.optimizer.check_free_for(model)
         self.schedule = as_schedule(terms.schedule, max(terms.epochs, 1))
-        self.rows = (
-            None
-            if terms.augment is None
-            else epoch_rows(terms.augment, model, data, self.order.seed, backend)
-        )
+        self.rows = self._epoch_rows()
         self.metrics = named_metrics(terms.metrics, data.loss)
         self.validation = (
             None if validation is None else Evaluation(model, validation, terms.metrics)
@@ -118,6 +114,14 @@ class Session:
         self.next_epoch = 0
         self.history = History()
         self._check_monitors()
+
+    def _epoch_rows(self) -> EpochRows | None:
+        augment = self.terms.augment
+        if augment is None:
+            return None
+        from .epoch_rows import epoch_rows  # augmentation takes tens of milliseconds to import
+
+        return epoch_rows(augment, self.model, self.data, self.order.seed, self.backend)
 
     def _read_checkpoint(self) -> tuple[Mapping, Mapping] | None:
         path = self.terms.checkpoint

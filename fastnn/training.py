@@ -11,9 +11,7 @@ from numpy.typing import ArrayLike
 
 from . import backend as backends
 from . import checks, losses, optim
-from .augment import Compose
 from .early_stopping import EarlyStopping
-from .epoch_rows import Augment
 from .history import EpochInfo, History
 from .kernels.contract import PRECISIONS, check_precision
 from .losses import Loss
@@ -26,6 +24,8 @@ from .steps import warn_of_python
 from .training_data import ClassWeight, TrainingData
 
 if TYPE_CHECKING:
+    from .augment import Compose
+    from .epoch_rows import Augment
     from .kernels.contract import Backend
     from .model import Sequential
 

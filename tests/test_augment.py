@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import fastnn
 from fastnn import augment
 from fastnn.augment import Compose
+from fastnn.kernels import augmentation as kernels
 
 DTYPES = ("uint8", "float32", "float64")
 MAXIMUM = {"uint8": 255.0, "float32": 1.0, "float64": 1.0}
@@ -277,6 +278,12 @@ def test_values_past_the_maximum_stop_there(dtype):
     assert changed.max() == limit
 
 
+def test_whole_numbers_are_rounded_half_up():
+    x = np.arange(6, dtype=np.uint8).reshape(1, 1, 6)
+    halved = Compose([augment.Brightness((0.5, 0.5))])(x)
+    np.testing.assert_array_equal(halved.ravel(), [0, 1, 1, 2, 2, 3])
+
+
 # ---- erasing, noise ----
 
 
@@ -502,6 +509,64 @@ def test_refused(make, error, message):
         make()
 
 
+# ---- what a kernel would believe ----
+
+
+def _program(kind, settings, count=2):
+    integers = np.zeros((1, count, kernels.INTEGERS), np.int64)
+    integers[0, :, : len(settings)] = settings
+    return kernels.Program(
+        np.array([kind]), integers, np.zeros((1, count, kernels.NUMBERS))
+    )  # fmt: skip
+
+
+SAFE = _program(kernels.GEOMETRY, [kernels.ONE, 0, 0, 0, kernels.ONE, 0])
+IMAGES = np.ones((2, 4, 5, 1), np.float32)
+
+
+@pytest.mark.parametrize(
+    "images, program, out, error, message",
+    [
+        (IMAGES, SAFE, IMAGES.copy().astype(float), TypeError, "dtypes float32 and float64"),
+        (IMAGES[0], SAFE, IMAGES[0].copy(), ValueError, r"images have shape \(4, 5, 1\)"),
+        (IMAGES, SAFE, IMAGES[:1].copy(), ValueError, r"out has shape \(1, 4, 5, 1\)"),
+        (IMAGES[:, ::-1], SAFE, IMAGES.copy(), ValueError, "must be contiguous"),
+        (IMAGES, SAFE, IMAGES, ValueError, "out lies where the images do"),
+        (IMAGES, _program(0, [], 3), IMAGES.copy(), ValueError, "integers have shape"),
+        (IMAGES, _program(9, []), IMAGES.copy(), ValueError, "a stage of kind 9"),
+        (IMAGES, _program(2, [0, 1, 4, 5]), IMAGES.copy(), ValueError, "erases outside"),
+        (IMAGES, _program(2, [-1, 0, 1, 1]), IMAGES.copy(), ValueError, "erases outside"),
+        (IMAGES, _program(2, [2**62, 0, 2**62, 1]), IMAGES.copy(), ValueError, "erases outside"),
+        (IMAGES, _program(1, [3]), IMAGES.copy(), ValueError, "need 3 channels; the images have 1"),
+    ],
+)
+def test_backends_refuse(images, program, out, error, message):
+    before = out.copy()
+    with pytest.raises(error, match=message):
+        fastnn.get_backend().augment(images, program, out)
+    np.testing.assert_array_equal(out, before)
+
+
+def test_any_map_stays_inside_of_the_images():
+    generator = np.random.default_rng(0)
+    x = images_of((500, 3, 4, 2), "float64")
+    out = np.empty_like(x)
+    for bits in (20, 32, 34, 58):
+        numbers = generator.integers(-(2**bits), 2**bits, (500, kernels.INTEGERS))
+        whole = generator.choice([-kernels.ONE, kernels.ONE], 500)
+        for map_ in (numbers, _whole(whole, numbers)):
+            program = _program(kernels.GEOMETRY, map_, 500)
+            fastnn.get_backend().augment(x, program, out)
+            assert out.min() >= 0.0 and out.max() <= x.max() * (1 + 1e-15)
+
+
+def _whole(steps, numbers):
+    """Maps by whole pixels that lead anywhere."""
+    zeros = np.zeros(len(steps), np.int64)
+    down, across = (number >> kernels.POINT << kernels.POINT for number in numbers.T[:2])
+    return np.stack([steps, zeros, down, zeros, steps[::-1], across], axis=1)
+
+
 # ---- in a training ----
 
 
@@ -668,3 +733,23 @@ def test_preview_of_every_transform(shape, rows):
 def test_preview_refuses(arguments, error, message):
     with pytest.raises(error, match=message):
         augment.preview(**({"X": X} | arguments))
+
+
+@pytest.mark.parametrize("name", ["cupy"])
+def test_a_gpu_trains_on_what_the_host_augments(name, cupy_module):
+    x = images_of((24, 5, 5, 3))
+    model, other = network(), network()
+
+    def fit(trained, images):
+        optimizer = fastnn.SGD(0.1)
+        trained.fit(images, targets(24), optimizer=optimizer, epochs=2, batch_size=8, augment=SMALL)
+
+    with fastnn.use_backend(name):
+        fit(model, cupy_module.asarray(x))
+        changed = SMALL(x)
+    with fastnn.use_backend("numba"):
+        fit(other, x)
+        np.testing.assert_array_equal(SMALL(x), changed)
+    steps, inner = 6, 75
+    bound = steps * inner * np.finfo(np.float32).eps * np.abs(other.arena.flat).max()
+    assert np.abs(model.arena.flat - other.arena.flat).max() <= bound
