@@ -192,13 +192,14 @@ class Compose:
         if not X.size or X.size != len(X) * int(np.prod(own)):
             raise ValueError(f"{name} has shape {X.shape}; expected images of shape {own}")
         images = np.ascontiguousarray(X).reshape(len(X), *own)
-        size = self._size(images)
+        size = self.size(images)
         for transform in self.transforms:
             transform.check(size)
         self._check_range(name, images, size.maximum)
         return images
 
-    def _size(self, images: np.ndarray) -> Size:
+    def size(self, images: np.ndarray) -> Size:
+        """The size of images (B, H, W, C), and the largest value in force."""
         maximum = self.maximum
         if maximum is None:
             maximum = 255.0 if images.dtype == np.uint8 else 1.0
@@ -228,7 +229,7 @@ class Compose:
         backend: Backend,
     ) -> None:
         """Change images (B, H, W, C) that :meth:`images` checked, of these numbers (uint32)."""
-        backend.augment(images, self._program(samples, seed, epoch, self._size(images)), out)
+        backend.augment(images, self._program(samples, seed, epoch, self.size(images)), out)
 
     def _program(self, samples: np.ndarray, seed: int, epoch: int, size: Size) -> kernels.Program:
         """What is drawn for these samples; neighbouring maps are one."""

@@ -101,8 +101,7 @@ def preview(
         (name, [shown[n], *(_changed(c, shown, n, seed, epoch) for epoch in range(epochs))])
         for name, n, c in rows
     ]
-    maximum = chain.maximum or (255.0 if shown.dtype == np.uint8 else 1.0)
-    figure = _draw(sheet, maximum)
+    figure = _draw(sheet, chain.size(shown).maximum)
     if path is not None:
         with written_aside(Path(path)) as file:
             figure.savefig(file, format=Path(path).suffix[1:] or None)
