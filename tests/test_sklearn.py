@@ -357,6 +357,32 @@ def test_rows_that_are_contiguous_with_odd_strides(layout, solver):
     assert_same(expected, got, X, BOUND["float64"])
 
 
+@pytest.mark.parametrize("batch_size", ["auto", 7])
+def test_the_loss_of_float32_data_is_of_scikit_learns_type(batch_size):
+    X, y = data("values", dtype="float32")
+    for extra in ({}, {"sample_weight": np.ones(len(y))} if TAKES_WEIGHTS else {}):
+        expected, got = (
+            estimator.fit(X, y.astype("float32"), **extra)
+            for estimator in estimators("values", batch_size=batch_size)
+        )
+        assert type(got.loss_) is type(expected.loss_)
+
+
+@needs_poisson
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # scikit-learn divides by nothing
+@pytest.mark.parametrize("target", [0.0, 2.0])
+def test_poisson_losses_of_outputs_whose_exponential_is_nothing(target):
+    X = np.full((20, 1), 1e4)
+    settings = {"solver": "sgd", "learning_rate_init": 1e-9, "max_iter": 3}
+    expected, got = estimators("counts", hidden_layer_sizes=(), **settings)
+    for estimator in (expected, got):
+        estimator.fit(np.zeros((1, 1)), [0.0])
+        estimator.coefs_ = [np.full((1, 1), -1.0)]
+        estimator.set_params(warm_start=True).fit(X, np.full(20, target))
+    assert not np.isfinite(expected.loss_curve_[3:]).any()
+    np.testing.assert_array_equal(got.loss_curve_[3:], expected.loss_curve_[3:])
+
+
 def test_the_loss_of_float32_rows_and_float64_weights_is_float64():
     X, y = data("values")
     expected, got = (

@@ -61,9 +61,10 @@ class StochasticTraining:
                 "clipped",
                 stacklevel=2,
             )
-        dtypes = [samples.x.dtype, samples.y.dtype, estimator.coefs_[0].dtype]
-        is_classifier = hasattr(estimator, "classes_")
-        self._loss_type = np.float64 if is_classifier else np.result_type(*dtypes).type
+        dtypes = [part.dtype for part in (*samples, estimator.coefs_[0]) if part is not None]
+        # of a given size, batches are of NumPy's integers, whose product with float32 is float64
+        is_double = hasattr(estimator, "classes_") or estimator.batch_size != "auto"
+        self._loss_type = np.float64 if is_double else np.result_type(*dtypes).type
         self._scored: tuple[Any, ...] = (None, None, *if_weighted(None))
         if scored is not None:
             labels = labels_of(estimator, scored)
