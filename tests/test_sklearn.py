@@ -293,6 +293,17 @@ def test_rows_of_another_dtype_than_the_weights():
         assert_same(*both, X.astype(second), 1e-3)
 
 
+def test_float64_rows_beside_float32_weights_lose_what_float64_can_tell():
+    X, y = data("binary")
+    expected, got = estimators("binary", solver="sgd")
+    for estimator in (expected, got):
+        estimator.fit(X.astype("float32"), y)
+        estimator.coefs_ = [50 * weight for weight in estimator.coefs_]
+        estimator.partial_fit(X, y[::-1])
+    assert expected.loss_ > -np.log(np.finfo("float32").eps)
+    assert_same(expected, got, X, 1e-3)
+
+
 @pytest.mark.parametrize("solver", ["adam", "sgd"])
 @pytest.mark.parametrize("before, after", [(1, 3), (3, 1), (3, 2)])
 def test_partial_fit_of_targets_of_another_width_ends_as_scikit_learns(solver, before, after):
