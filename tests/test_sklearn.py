@@ -604,6 +604,41 @@ def test_copies(copied):
         np.testing.assert_array_equal(other.coefs_[0], first.coefs_[0])
 
 
+@pytest.mark.parametrize("solver", ["adamw", "lbfgs"])
+def test_copies_made_amid_a_training_are_as_the_estimator_was(solver, monkeypatch):
+    X, y = data("binary")
+    held = {} if solver == "lbfgs" else {"validation_data": (X, y)}
+    estimator = ours.MLPClassifier((4,), solver=solver, max_iter=2, random_state=0)
+    copies = []
+
+    def copied(self, *arguments):
+        amid = [copy.deepcopy(self), pickle.loads(pickle.dumps(self)), clone(self)]
+        copies.extend(amid)
+        return method(self, *arguments)
+
+    name = "_loss_grad_lbfgs" if solver == "lbfgs" else "_update_no_improvement_count"
+    method = getattr(ours.MLPClassifier, name)
+    monkeypatch.setattr(ours.MLPClassifier, name, copied)
+    estimator.fit(X, y, **held)
+    monkeypatch.undo()
+    assert copies
+    for it in (*copies, estimator):
+        assert it.get_params() == estimator.get_params()
+        assert it.solver == solver
+        assert not {"_decoupled", "_validation_data", "_full_batch"} & set(vars(it))
+    again = copies[0].fit(X, y)
+    np.testing.assert_array_equal(again.coefs_[0], estimator.coefs_[0])
+
+
+def test_an_extra_is_named_where_a_training_diverges():
+    X, y = data("values")
+    estimator = ours.MLPRegressor(activation="gelu", solver="sgd", learning_rate_init=1e200)
+    with pytest.raises(
+        ValueError, match=r"^activation='gelu' needs .* go on: the loss was (inf|nan)$"
+    ):
+        estimator.fit(X, y)
+
+
 def test_an_estimator_pickled_without_the_extras_works():
     X, y = data("multiclass")
     got = estimators("multiclass")[1].fit(X, y)

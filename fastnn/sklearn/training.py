@@ -133,6 +133,7 @@ class StochasticTraining:
             return self._epochs.train(order, self._bar.move)
         except HandedOver as rest:
             self._epochs.store()
+            self._estimator._check_honoured(rest.reason)
             self._estimator._hand_over(f"{rest.reason}; the rest is as scikit-learn does it")
             epochs = TheirEpochs(self._estimator, self._samples, self._batch_rows)
             self._epochs = epochs
