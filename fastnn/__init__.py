@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from .backend import set_num_threads as set_num_threads
     from .backend import use_backend as use_backend
     from .early_stopping import EarlyStopping as EarlyStopping
-    from .fit_many import fit_many as fit_many
     from .gradient_check import check_gradients as check_gradients
     from .history import History as History
     from .kernels.contract import Backend as Backend
@@ -58,6 +57,7 @@ if TYPE_CHECKING:
     from .losses import Loss as Loss
     from .losses import MSELoss as MSELoss
     from .losses import PoissonNLLLoss as PoissonNLLLoss
+    from .many import fit_many as fit_many
     from .model import Sequential as Sequential
     from .optim import SGD as SGD
     from .optim import Adagrad as Adagrad
@@ -76,7 +76,6 @@ _MODULES = ("data", "functional", "init", "metrics", "schedules")
 _NAMES = {
     "backend": "get_backend get_num_threads set_backend set_num_threads use_backend",
     "early_stopping": "EarlyStopping",
-    "fit_many": "fit_many",
     "gradient_check": "check_gradients",
     "history": "History",
     "kernels.contract": "Backend",
@@ -87,6 +86,7 @@ _NAMES = {
     "lifts.scikit_learn": "from_sklearn",
     "losses": "BCEWithLogitsLoss CrossEntropyLoss HuberLoss L1Loss Loss MSELoss PoissonNLLLoss",
     "loading": "load",
+    "many": "fit_many",
     "model": "Sequential",
     "optim": "SGD Adagrad Adam AdamW Momentum Nesterov Optimizer RMSprop",
     "steps": "DivergedError EagerWarning",

@@ -155,7 +155,7 @@ def contiguous(array: Any, dtype: Any) -> Any:
     (8, 8)
     """
     if array.dtype == dtype and array.flags.c_contiguous:
-        if 1 not in array.shape:
+        if 1 not in array.shape or not array.size:
             return array
         steps = [array.itemsize * math.prod(array.shape[1 + axis :]) for axis in range(array.ndim)]
         if array.strides == tuple(steps):

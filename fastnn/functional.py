@@ -566,7 +566,8 @@ def dropout(
     p : float, default 0.5
         0 <= p < 1.
     seed, epoch, step, layer : int, default 0
-        What the mask depends on; ``layer`` below 256.
+        What the mask depends on: ``seed`` below 2**64, ``epoch`` 2**24, ``step`` 2**32, ``layer``
+        256.
     out : ndarray, shape (B, I), optional
 
     Returns
@@ -576,15 +577,12 @@ def dropout(
     >>> sorted(set(dropout(np.ones((8, 8))).ravel().tolist()))
     [0.0, 2.0]
     """
-    use = Dropout(
-        checks.fraction("p", p),
-        *(
-            checks.integer(name, value, at_least=0)
-            for name, value in (("layer", layer), ("seed", seed), ("epoch", epoch), ("step", step))
-        ),
-    )
-    if layer > 255:
-        raise ValueError(f"layer must be below 256, got {layer}")
+    given = {"layer": layer, "seed": seed, "epoch": epoch, "step": step}
+    place = {name: checks.integer(name, value, at_least=0) for name, value in given.items()}
+    for name, value in place.items():
+        if value >= _DROPOUT_PLACES[name]:
+            raise ValueError(f"{name} must be below {_DROPOUT_PLACES[name]}, got {value}")
+    use = Dropout(checks.fraction("p", p), **place)
     (x,) = operands.together(x=x)
     operands.check_shape("x", x, (None, None))
     return _map(IDENTITY, x, out, use)
@@ -704,6 +702,10 @@ def batch_norm_backward(
 # ---- arguments ----
 
 
+_DROPOUT_PLACES = {"layer": 2**8, "seed": 2**64, "epoch": 2**24, "step": 2**32}
+"""How many of each the counter of a dropout mask has room for."""
+_POSITIVE = ("beta",)
+"""Settings that something is divided by."""
 _cross_entropy = functools.lru_cache(maxsize=16, typed=True)(losses.CrossEntropyLoss)
 _PRELU = Activation(ACTIVATIONS["prelu"])
 _PLAIN = {name: Activation(formula) for name, formula in ACTIVATIONS.items() if not formula.learned}
@@ -718,7 +720,7 @@ def _activation(name: str, **settings: float) -> Activation:
     for setting, value in settings.items():
         if setting not in formula.settings:
             raise checks.unknown_name(f"setting of {name}", setting, formula.settings)
-        checks.number(setting, value)
+        checks.number(setting, value, above=0.0 if setting in _POSITIVE else None)
     return Activation(formula, tuple(settings.items()))
 
 

@@ -423,9 +423,9 @@ class Sequential:
         -------
         estimator
             A classifier where the network ends in Softmax or Sigmoid, or was trained on a
-            cross-entropy, with the network's ``classes`` (as numbers, where all spell one) or
-            numbers from 0; else a regressor. Its predictions agree with the network's, and
-            ``partial_fit`` trains it on.
+            cross-entropy, with the network's ``classes`` (as whole numbers, where all spell one
+            and they ascend) or numbers from 0; else a regressor. Its predictions agree with the
+            network's, and ``partial_fit`` trains it on.
 
         Raises
         ------

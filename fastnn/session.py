@@ -198,46 +198,43 @@ class Session:
         try:
             steps.finish(bar)
         except BaseException:
-            over = min(steps.steps_done // data.steps, epochs - 1)
-            self._follow(steps, places, rates, over, bar)
+            self._book(steps, places, rates, min(steps.steps_done // data.steps, epochs - 1))
             raise
-        return self._follow(steps, places, rates, epochs, bar)
+        means, accuracies = self._book(steps, places, rates, epochs)
+        if self._looks:
+            return self._look(steps, means[0], accuracies[0], float(rates[-1]), bar)
+        bar.show({"loss": means[-1]})
+        return False
 
-    def _follow(
-        self,
-        steps: Steps,
-        places: np.ndarray | None,
-        rates: np.ndarray,
-        epochs: int,
-        bar: Progress,
-    ) -> bool:
-        """Book the steps done, and what these epochs measured; whether training ends here."""
-        data, optimizer, losses = self.data, self.optimizer, steps.losses
-        with interrupts_later():  # whatever ended is in the books
-            optimizer.updates += steps.steps_done
+    def _book(
+        self, steps: Steps, places: np.ndarray | None, rates: np.ndarray, epochs: int
+    ) -> tuple[list[float], list[float]]:
+        """Count the steps done and these epochs, all or nothing; their losses and accuracies."""
+        data, losses = self.data, steps.losses
+        with interrupts_later():
+            self.optimizer.updates += steps.steps_done
+            self.optimizer.epochs += epochs
             if self.terms.keeps_updates:
                 self.history.add_updates(losses.tolist(), rates[: len(losses)].tolist())
-            if not epochs:
-                return False
-            optimizer.epochs += epochs
             hits = steps.hits[: epochs * data.steps].reshape(epochs, data.steps)
             accuracies = (hits.sum(axis=1, dtype=np.float64) / data.count).tolist()
             means = data.mean_losses(losses, places, epochs)
-            last_rates = rates[data.steps - 1 : epochs * data.steps : data.steps].tolist()
-            if not self._looks:
-                accuracy = dict.fromkeys(self.metrics, accuracies)
-                self.history.add_epochs({"loss": means} | accuracy | {"lr": last_rates})
+            if epochs and not self._looks:
+                last_rates = rates[data.steps - 1 : epochs * data.steps : data.steps].tolist()
+                logs = {"loss": means} | dict.fromkeys(self.metrics, accuracies)
+                self.history.add_epochs(logs | {"lr": last_rates})
                 self.next_epoch += epochs
-        if not self._looks:
-            bar.show({"loss": means[-1]})
-            return False
+        return means, accuracies
+
+    def _look(self, steps: Steps, loss: float, accuracy: float, rate: float, bar: Progress) -> bool:
+        """Do everything that follows an epoch; whether training ends here."""
         if self._observed:
             steps.store()
-        logs = {"loss": means[0]} | measure_metrics(self.metrics, accuracies[0], self.model, data)
+        logs = {"loss": loss} | measure_metrics(self.metrics, accuracy, self.model, self.data)
         if self.validation is not None:
             validated = self.validation.measure(self._runs)
             logs |= {f"val_{name}": value for name, value in validated.items()}
-        ends = self._after(logs | {"lr": last_rates[0]}, bar)
+        ends = self._after(logs | {"lr": rate}, bar)
         if self.terms.callbacks:
             steps.load()
         return ends

@@ -170,7 +170,9 @@ class TrainingData:
 
     def meant(self) -> tuple[np.ndarray, np.ndarray]:
         """The rows that are meant, and their targets as they came."""
-        return (self.x, self.y) if self.rows is None else (self.x[self.rows], self.y[self.rows])
+        if self.rows is None:
+            return self.x, self.y
+        return self.x[arrays.beside(self.x, self.rows)], self.y[self.rows]
 
     def measure(
         self, rows: np.ndarray | slice, outputs: np.ndarray, grad: np.ndarray | None = None

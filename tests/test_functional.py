@@ -323,6 +323,9 @@ def test_scalars_and_nothing():
     assert functional.relu(-2.0) == 0.0
     assert functional.relu(np.ones((0, 3))).shape == (0, 3)
     assert functional.softmax(np.ones((0, 3))).shape == (0, 3)
+    for shape in [(0,), (0, 3), (1, 0), (0, 1), (3, 0, 1)]:
+        out = np.empty(shape)
+        assert functional.relu(out, out) is out
     np.testing.assert_array_equal(functional.matmul(np.ones((2, 0)), np.ones((0, 2))), 0.0)
 
 
@@ -363,6 +366,15 @@ TWO, THREE = np.ones((2, 2)), np.ones((3, 3))
         (lambda: functional.cross_entropy(TWO, [0, 2]), ValueError, "expected 0 to 1"),
         (lambda: functional.dropout(TWO, 1.0), ValueError, "p must be below 1"),
         (lambda: functional.dropout(TWO, 0.5, layer=256), ValueError, "layer must be below 256"),
+        (lambda: functional.dropout(TWO, 0.5, 2**64), ValueError, "seed must be below 1844"),
+        (lambda: functional.dropout(TWO, epoch=2**24), ValueError, "epoch must be below 1677"),
+        (lambda: functional.dropout(TWO, step=2**32), ValueError, "step must be below 4294"),
+        (lambda: functional.softplus(TWO, 0.0), ValueError, "beta must be above 0"),
+        (
+            lambda: functional.activation_backward("softplus", TWO, TWO, beta=-1),
+            ValueError,
+            "beta must be above 0",
+        ),
         (lambda: functional.batch_norm(TWO, [1.0], [1.0]), ValueError, "gamma must have shape"),
         (
             lambda: functional.batch_norm(np.ones((0, 1)), [1.0], [1.0]),

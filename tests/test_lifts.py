@@ -83,6 +83,8 @@ def test_dtype_of_mixed_and_other_arrays():
     assert fastnn.from_numpy(both, ["relu", "relu"]).dtype == "float64"
     assert fastnn.from_numpy(both, ["relu", "relu"], dtype="float32").dtype == "float32"
     assert fastnn.from_numpy([([[1, 2]], [3, 4])], ["identity"]).dtype == "float32"
+    for wide in (">f8", np.longdouble):
+        assert fastnn.from_numpy([(double.astype(wide), None)], ["relu"]).dtype == "float64"
 
 
 def test_an_activation_with_settings_and_what_is_left_out():
@@ -112,6 +114,7 @@ PAIR = (TWO, None)
     "call, error, message",
     [
         (lambda: fastnn.from_numpy([], []), ValueError, "weights is empty"),
+        (lambda: fastnn.from_numpy(None, ["relu"]), TypeError, "weights is None; expected a list"),
         (lambda: fastnn.from_numpy([TWO], ["relu"]), TypeError, r"weights\[0\] is a ndarray"),
         (lambda: fastnn.from_numpy([PAIR], "relu"), TypeError, "activations is 'relu'; expected"),
         (lambda: fastnn.from_numpy([PAIR] * 2, ["relu"]), ValueError, "1 entries; expected 2"),
@@ -269,6 +272,16 @@ def test_a_trained_network_as_an_estimator():
     assert_close(mlp.predict_proba(X), expected, near("float32", expected))
     names = np.array(model.classes)[expected.argmax(axis=1)]
     np.testing.assert_array_equal(mlp.predict(X), names)
+
+
+@pytest.mark.parametrize("classes", [[-1, 0, 1], ["01", "02"], ["10", "9"], ["a", "b", "c"]])
+def test_classes_come_back(classes):
+    """Also those that are, or look like, numbers: so that labels are what they were."""
+    X, y = normal((6, 2)), np.resize(classes, 6)
+    mlp = neural_network.MLPClassifier(3).partial_fit(X, y, classes=classes)
+    again = fastnn.from_sklearn(mlp).to_sklearn()
+    assert again.classes_.tolist() == classes
+    assert again.score(X, mlp.predict(X)) == 1.0
 
 
 def test_two_softmax_outputs_are_one_logistic():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
 import subprocess
 import sys
@@ -58,6 +59,12 @@ def test_public_name(name: str) -> None:
     assert value is getattr(fastnn, name)
     assert name in dir(fastnn)
     assert value.__doc__
+
+
+@pytest.mark.parametrize("name", sorted(fastnn._HOME))
+def test_no_module_takes_the_place_of_a_public_name(name: str) -> None:
+    """Importing a module puts it into its package, under its own name."""
+    assert importlib.util.find_spec(f"fastnn.{name}") is None
 
 
 def test_type_checkers_see_exactly_the_public_names() -> None:

@@ -145,6 +145,21 @@ def test_optimizer(name, settings, dtype):
         assert ours.iter == STEPS
 
 
+@pytest.mark.parametrize("kind", [float, np.float64])
+@pytest.mark.parametrize("name", sorted({name for name, _ in OPTIMIZERS}))
+def test_optimizer_of_numbers(name, kind):
+    """The book first compares its optimizers on f(x, y) = x² / 20 + y², with plain numbers."""
+    paths = []
+    for library, number in ((scratch, kind), (plain_scratch, np.array)):
+        optimizer = getattr(library, name)(lr=0.1)
+        params = {"x": number(-7.0), "y": number(2.0)}
+        for _ in range(STEPS):
+            optimizer.update(params, {"x": params["x"] / 10.0, "y": 2.0 * params["y"]})
+        assert library is plain_scratch or all(isinstance(p, float) for p in params.values())
+        paths.append(np.array([params["x"], params["y"]]))
+    assert_close(*paths, rounded("float64", 16 * STEPS, 7))
+
+
 @pytest.mark.parametrize("name", ["Momentum", "AdaGrad", "Adam"])
 def test_states_begin_with_the_first_update(name):
     optimizer = getattr(scratch, name)()

@@ -9,8 +9,8 @@ from sklearn import neural_network
 from sklearn.datasets import load_breast_cancer
 
 import fastnn.sklearn
+from fastnn.kernels.formulas import binary_log_loss
 from fastnn.kernels.tracing import NumpyMath, value_and_derivative
-from fastnn.sklearn.network import _binary_log_loss
 
 OUTPUTS = np.array([-800.0, -720, -40, -30.2, -1, 0, 1, 20.7, 30.2, 36.5, 40, 720, 800])
 
@@ -37,7 +37,7 @@ def test_saturated_outputs_lose_what_scikit_learn_says(
 def test_the_slope_is_that_of_the_probability(target: float) -> None:
     math = NumpyMath("float64")
     losses, slopes = math.evaluate(
-        value_and_derivative(_binary_log_loss), OUTPUTS, np.full_like(OUTPUTS, target)
+        value_and_derivative(binary_log_loss), OUTPUTS, np.full_like(OUTPUTS, target)
     )
     truth = np.logaddexp(0.0, -OUTPUTS if target else OUTPUTS)
     # 1 - p, and p - p^2 in the slope, where NumPy rounds both terms, are off by roundings of 1
@@ -50,6 +50,6 @@ def test_the_slope_is_that_of_the_probability(target: float) -> None:
 @pytest.mark.parametrize("target", [0.0, 1.0])
 def test_nan_stays_nan(target: float) -> None:
     loss, slope = NumpyMath("float64").evaluate(
-        value_and_derivative(_binary_log_loss), np.array([np.nan]), np.array([target])
+        value_and_derivative(binary_log_loss), np.array([np.nan]), np.array([target])
     )
     assert np.isnan(loss).all() and np.isnan(slope).all()

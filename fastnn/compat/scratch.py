@@ -290,13 +290,20 @@ class _Optimizer:
             setattr(self, name, None)
 
     def update(self, params: _Arrays, grads: _Arrays) -> None:
-        """Change the arrays of ``params`` in place, each by the gradient of its key."""
+        """Change the arrays of ``params`` in place, each by the gradient of its key.
+
+        A number in place of an array, as in the book's first comparison of optimizers, becomes
+        another number.
+        """
         for name in self._states:
             if getattr(self, name) is None:
                 setattr(self, name, {key: np.zeros_like(param) for key, param in params.items()})
         states = [getattr(self, name) for name in self._states]
         for key, param in params.items():
-            self._move(param, grads[key], *(state[key] for state in states))
+            array = np.asarray(param) if isinstance(param, (float, np.floating)) else param
+            self._move(array, grads[key], *(state[key] for state in states))
+            if array is not param:
+                params[key] = array[()]
 
     _move: Callable[..., None]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ def from_numpy(
         What follows each layer: a name such as "relu", "sigmoid", "softmax" or "identity", or an
         activation with its settings such as ``fastnn.LeakyReLU(0.2)``.
     dtype : "float32" or "float64", optional
-        By default float64 if one of the arrays is, else float32.
+        By default float64 if an array is or is wider, else float32.
 
     Returns
     -------
@@ -48,10 +48,11 @@ def from_numpy(
     >>> model.predict([[-3.0]])
     array([[3.5]])
     """
-    pairs = [_pair(number, pair) for number, pair in enumerate(weights)]
+    pairs = [_pair(number, pair) for number, pair in enumerate(_listed("weights", weights))]
     if not pairs:
         raise ValueError("weights is empty; expected (W, b) for each layer")
-    following = [_following(number, given) for number, given in enumerate(_listed(activations))]
+    listed = _listed("activations", activations)
+    following = [_following(number, given) for number, given in enumerate(listed)]
     if len(following) != len(pairs):
         raise ValueError(
             f"activations has {len(following)} entries; expected {len(pairs)}, one for each (W, b) "
@@ -63,8 +64,8 @@ def from_numpy(
             raise ValueError(
                 f"weights[{number}] takes {inputs} inputs; the one before gives {width}"
             )
-    doubles = [a.dtype == np.float64 for pair in pairs for a in pair if a is not None]
-    kind = dtype or ("float64" if any(doubles) else "float32")
+    floats = [a.dtype for pair in pairs for a in pair if a is not None and a.dtype.kind == "f"]
+    kind = dtype or ("float64" if any(found.itemsize >= 8 for found in floats) else "float32")
     layers: list[Layer] = []
     for (weight, bias), activation in zip(pairs, following, strict=True):
         layers += [Linear(weight.shape[0], weight.shape[1], bias=bias is not None), activation]
@@ -127,10 +128,11 @@ def _pair(number: int, pair: Any) -> tuple[np.ndarray, np.ndarray | None]:
     return weight, bias
 
 
-def _listed(activations: Any) -> list[Any]:
-    if isinstance(activations, str) or not hasattr(activations, "__iter__"):
-        raise TypeError(f"activations is {activations!r}; expected a list, one for each (W, b)")
-    return list(activations)
+def _listed(name: str, given: Any) -> list[Any]:
+    if isinstance(given, (str, Mapping)) or not hasattr(given, "__iter__"):
+        one = "(W, b) for each layer" if name == "weights" else "one for each (W, b)"
+        raise TypeError(f"{name} is {given!r}; expected a list, {one}")
+    return list(given)
 
 
 def _following(number: int, activation: Any) -> Layer:

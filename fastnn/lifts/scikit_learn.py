@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -145,13 +146,19 @@ def _targets(
     count = 2 if outputs == 1 else outputs
     if kind == "logistic" and outputs > 1:
         return {"classes": np.arange(count)}, np.eye(count, dtype=int)  # several labels a row
-    classes = np.arange(count) if names is None else np.array(names)
-    if len(classes) != count:
+    named = range(count) if names is None else names
+    if len(named) != count:
         raise ValueError(f"classes of the network are {names}; expected {count} names")
-    if all(str(name).isdecimal() for name in classes):
-        classes = classes.astype(int)
-    if (classes[1:] <= classes[:-1]).any():
-        raise ValueError(
-            f"classes of the network are {names}; scikit-learn takes different ones, in their order"
-        )
-    return {"classes": classes}, classes
+    for classes in (_whole_numbers(named), np.array(named)):
+        if classes is not None and (classes[1:] > classes[:-1]).all():
+            return {"classes": classes}, classes
+    raise ValueError(
+        f"classes of the network are {names}; scikit-learn takes different ones, in their order"
+    )
+
+
+def _whole_numbers(names: Sequence[Any]) -> np.ndarray | None:
+    """The numbers that names spell, if all do, each as a number prints itself."""
+    if not all(re.fullmatch(r"0|-?[1-9]\d{0,17}", str(name), re.ASCII) for name in names):
+        return None
+    return np.array([int(name) for name in names])

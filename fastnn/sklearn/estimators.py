@@ -11,6 +11,7 @@ import numpy as np
 from .. import backend as backends
 from . import engine, extras, predicting, sparse, threads
 from .full_batch import FullBatch
+from .network import optimizer_suits
 from .samples import Samples
 from .training import StochasticTraining
 from .versions import TAKES_WEIGHTS, if_weighted, network, validated
@@ -58,7 +59,7 @@ class _Swapped(network.BaseMultilayerPerceptron):
     def _fit_stochastic(self, X: Any, y: np.ndarray, *arguments: Any) -> None:
         incremental = arguments[-1]
         samples = Samples(X, y, arguments[0] if TAKES_WEIGHTS else None)
-        reason = self._why_theirs(samples, incremental)
+        reason = self._why_theirs(samples, arguments[-2], incremental)
         if reason is not None:
             self._hand_over(reason)
             super()._fit_stochastic(X, y, *arguments)
@@ -76,8 +77,9 @@ class _Swapped(network.BaseMultilayerPerceptron):
 
     def _fit_lbfgs(self, X: Any, y: np.ndarray, *arguments: Any) -> None:
         extras.check_lbfgs(self)
+        predicting.check_widths(self, arguments[-1])
         samples = Samples(X, y, arguments[0] if TAKES_WEIGHTS else None)
-        reason = self._why_theirs(samples, incremental=False)
+        reason = self._why_theirs(samples, arguments[-1], incremental=False)
         if reason is not None:
             self._hand_over(reason)
             super()._fit_lbfgs(X, y, *arguments)
@@ -94,17 +96,15 @@ class _Swapped(network.BaseMultilayerPerceptron):
                 del self._full_batch
 
     def _dtype_of_lbfgs(self, samples: Samples) -> str:
-        """What scikit-learn computes in: SciPy leaves the weights their dtype (from 1.11 on)."""
+        """What scikit-learn computes in: SciPy leaves the weights their dtype."""
         dtypes = [samples.x.dtype, self.coefs_[0].dtype]
         return np.result_type(*dtypes, *([] if samples.y.dtype == bool else [samples.y.dtype])).name
 
     def _loss_grad_lbfgs(self, packed: np.ndarray, *arguments: Any) -> Any:
-        if self._full_batch is not None:
-            self._unpack(packed)
-            found = self._full_batch(packed)
-            if found is not None:
-                return found
-        return super()._loss_grad_lbfgs(packed, *arguments)
+        if self._full_batch is None:
+            return super()._loss_grad_lbfgs(packed, *arguments)
+        self._unpack(packed)
+        return self._full_batch(packed)
 
     def _loss_of(self, samples: Samples) -> float:
         """scikit-learn's loss on samples, without the penalty."""
@@ -117,8 +117,18 @@ class _Swapped(network.BaseMultilayerPerceptron):
 
     # -- who trains --
 
-    def _why_theirs(self, samples: Samples, incremental: bool) -> str | None:
+    def _why_theirs(
+        self, samples: Samples, layer_units: list[int], incremental: bool
+    ) -> str | None:
         """Why scikit-learn must train; None where fastnn can.
+
+        Parameters
+        ----------
+        samples : Samples
+        layer_units : list of int
+            Widths that the data and the arguments ask for, which those of weights that are there
+            may not be.
+        incremental : bool
 
         Raises
         ------
@@ -128,6 +138,10 @@ class _Swapped(network.BaseMultilayerPerceptron):
         reason = engine.why_not() or sparse.why_not_dense(self, samples.x, incremental)
         if not predicting.is_ours(self):
             reason = "the weights are not all float32 or all float64"
+        elif not predicting.suits(self, layer_units):
+            reason = f"the weights are those of another network than {layer_units}"
+        elif incremental and self.solver != "lbfgs" and not optimizer_suits(self):
+            reason = "the optimizer is that of another network"
         elif not all(array.flags.writeable for array in self.coefs_ + self.intercepts_):
             reason = "the weights are read-only"
         self._check_honoured(reason)

@@ -54,17 +54,14 @@ class FullBatch:
         )
         self._rows, self._run = rows, backend.start(plan, binding)
 
-    def __call__(self, packed: np.ndarray) -> tuple[float, np.ndarray] | None:
-        """Loss and gradient at these weights, then biases; None where the loss is not finite."""
+    def __call__(self, packed: np.ndarray) -> tuple[float, np.ndarray]:
+        """Loss and gradient at these weights and, behind them, biases."""
         self._arrays[:] = packed
         run = self._run
         run.load()
         run.begin(None, self._rows, None)
-        outcome = "stopped"
-        while outcome == "stopped":
-            outcome = run.advance(backends.SLICE_SECONDS)
-        if outcome == "diverged":
-            return None
+        while run.advance(backends.SLICE_SECONDS) == "stopped":
+            pass
         run.store()
         weights, factor = self._arrays[: self._penalised], self._alpha / self._weight
         grad = self._grads.copy()

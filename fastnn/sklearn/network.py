@@ -12,7 +12,7 @@ import numpy as np
 from .. import backend as backends
 from ..kernels.contract import Loss, Plan
 from ..kernels.formulas import ACTIVATIONS as FORMULAS
-from ..kernels.formulas import LOSSES, UPDATES, LossFormula, UpdateFormula
+from ..kernels.formulas import BINARY_LOG_LOSS, LOSSES, UPDATES, UpdateFormula
 from ..layers import ACTIVATIONS as LAYERS
 from ..layers import Dropout, Layer, Linear, Sigmoid, Softmax
 from ..optional import require
@@ -151,21 +151,7 @@ def _loss(shape: Shape) -> Loss:
     limits = (-math.log1p(-eps), -math.log(eps))  # it clips the probabilities it reports losses of
     if shape.output == "softmax":
         return Loss(limits=limits)
-    return Loss(_BINARY_LOG_LOSS, sums=True, limits=limits)
-
-
-def _binary_log_loss(m: Any, output: Any, target: Any) -> Any:
-    """-log(p) for the target 1, -log(1 - p) for 0, from p = sigmoid(output) as it is rounded.
-
-    scikit-learn reports that, which near p = 1 is off the loss of the output by what 1 - p loses.
-    """
-    probability = m.sigmoid(output)
-    probability = m.where(target > 0.5, probability, 1.0 - probability)
-    where_none_is_left = m.where(target > 0.5, -output, output)
-    return m.where(probability <= 0.0, where_none_is_left, -m.log(probability))
-
-
-_BINARY_LOG_LOSS = LossFormula("binary_log_loss", _binary_log_loss)
+    return Loss(BINARY_LOG_LOSS, sums=True, limits=limits)
 
 
 def loss_share(shape: Shape) -> float:
@@ -236,6 +222,19 @@ def update_of(optimizer: Any) -> Update:
         settings["weight_decay"] = optimizer.weight_decay
         return Update(UPDATES["adamw"], settings, ("ms", "vs"))
     return Update(UPDATES["adam"], settings, ("ms", "vs"))
+
+
+def optimizer_suits(estimator: Any) -> bool:
+    """Whether the optimizer that is there, if one is, has slots of the weights' shapes.
+
+    It may have been made before L-BFGS trained another network.
+    """
+    optimizer = getattr(estimator, "_optimizer", None)
+    if optimizer is None:
+        return True
+    shapes = [array.shape for array in estimator.coefs_ + estimator.intercepts_]
+    slots = update_of(optimizer).slots
+    return all(shapes == [array.shape for array in getattr(optimizer, slot)] for slot in slots)
 
 
 def new_optimizer(estimator: Any) -> Any:

@@ -144,6 +144,26 @@ def is_ours(estimator: Any) -> bool:
     ) and all(before.shape[1] == after.shape[0] for before, after in itertools.pairwise(coefs))
 
 
+def suits(estimator: Any, layer_units: list[int]) -> bool:
+    """Whether the weights lead from so many columns to so many outputs in so many layers.
+
+    scikit-learn does not look at the hidden widths once there are weights.
+    """
+    coefs = estimator.coefs_
+    ends = coefs[0].shape[0], coefs[-1].shape[1]
+    return len(coefs) == len(layer_units) - 1 and ends == (layer_units[0], layer_units[-1])
+
+
+def check_widths(estimator: Any, layer_units: list[int]) -> None:
+    """Raise ValueError for weights of another network, where scikit-learn writes past their end."""
+    widths = [len(estimator.coefs_[0]), *(len(bias) for bias in estimator.intercepts_)]
+    if widths != layer_units:
+        raise ValueError(
+            f"the layers that are to be trained further are {widths} wide; expected {layer_units}, "
+            "as X, hidden_layer_sizes and y have it"
+        )
+
+
 def named_arrays(estimator: Any, shape: Shape) -> dict[str, np.ndarray]:
     """Weights and biases by their names in a plan, C-contiguous."""
     arrays: dict[str, np.ndarray] = {}

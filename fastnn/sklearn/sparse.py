@@ -128,4 +128,4 @@ def rows_of(x: Any) -> np.ndarray:
     if not isinstance(x, np.ndarray):
         return x.toarray(order="C")
     lies_well = x.strides[1] == x.itemsize and x.strides[0] >= 0 and x.flags.aligned
-    return x if lies_well else np.ascontiguousarray(x)
+    return x if lies_well else x.copy(order="C")  # contiguous is a column of any strides

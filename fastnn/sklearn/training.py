@@ -61,10 +61,9 @@ class StochasticTraining:
                 "clipped",
                 stacklevel=2,
             )
-        dtypes = (
-            ("float64",) if hasattr(estimator, "classes_") else (samples.x.dtype, samples.y.dtype)
-        )
-        self._loss_type = np.result_type(*dtypes).type
+        dtypes = [samples.x.dtype, samples.y.dtype, estimator.coefs_[0].dtype]
+        is_classifier = hasattr(estimator, "classes_")
+        self._loss_type = np.float64 if is_classifier else np.result_type(*dtypes).type
         self._scored: tuple[Any, ...] = (None, None, *if_weighted(None))
         if scored is not None:
             labels = labels_of(estimator, scored)
