@@ -22,6 +22,8 @@ from .operations import ELEMENTS_PER_THREAD
 from .support import define_denormals
 
 _WORD_BYTES = 8
+_HEAD = object.__basicsize__ // _WORD_BYTES
+"""Words of an object's head; the last is its type."""
 _DATA, _AXES, _LENGTHS, _DTYPE, _FLAGS = 0, 1, 2, 5, 6
 """Words of ``PyArrayObject_fields``, of NumPy's binary interface, behind the object's head."""
 _WHOLE = 0x0001 | 0x0100 | 0x0400
@@ -91,10 +93,6 @@ def _module(pattern: str) -> ir.Module:
     builder.call(restore, [saved])
     kernel.finish(integer(1))
     return module
-
-
-_HEAD = object.__basicsize__ // _WORD_BYTES
-"""Words of an object's head; the last is its type."""
 
 
 def _size_alike(
