@@ -510,6 +510,8 @@ CALLS = {
             "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "sigmoid", "tanh", "softplus",
         )
     },
+    "prelu": lambda f, a: f.prelu(a(5, 4), a(4)),
+    "prelu backward": lambda f, a: f.prelu_backward(a(5, 4), a(4), a(5, 4)),
     "activation backward": lambda f, a: f.activation_backward("gelu", a(7), a(7)),
     "prelu": lambda f, a: f.prelu(a(5, 4), a(4)),
     "prelu backward": lambda f, a: f.prelu_backward(a(5, 4), a(4), a(5, 4)),
