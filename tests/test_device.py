@@ -513,8 +513,6 @@ CALLS = {
     "prelu": lambda f, a: f.prelu(a(5, 4), a(4)),
     "prelu backward": lambda f, a: f.prelu_backward(a(5, 4), a(4), a(5, 4)),
     "activation backward": lambda f, a: f.activation_backward("gelu", a(7), a(7)),
-    "prelu": lambda f, a: f.prelu(a(5, 4), a(4)),
-    "prelu backward": lambda f, a: f.prelu_backward(a(5, 4), a(4), a(5, 4)),
     "softmax": lambda f, a: f.softmax(a(5, 4)),
     "softmax backward": lambda f, a: f.softmax_backward(f.softmax(a(5, 4)), a(5, 4)),
     "mse": lambda f, a: f.mse(a(5, 4), a(5, 4), abs(a)(5)),

@@ -158,8 +158,8 @@ class NumbaBackend:
         dtype, with_slope = dtype_name(x), slope is not None
         if dtype and not (activation.formula.learned or learned or learned_slopes or dropout):
             kernel = library.activation(dtype, activation, with_slope, False, False)
-            pattern = "a0a0a01n00000" if with_slope else "a0a0001n00000"
-            if apply_to_plain(pattern, kernel, (x, y, slope) if with_slope else (x, y)):
+            pattern = "a0a0001n00000" if slope is None else "a0a0a01n00000"
+            if apply_to_plain(pattern, kernel, (x, y) if slope is None else (x, y, slope)):
                 return
         blocks = alike(("y", "slope"), x=x, y=y, slope=slope)
         parameters = _learned(activation, learned, learned_slopes, x, blocks[0], with_slope)
