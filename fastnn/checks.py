@@ -68,7 +68,7 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> ValueError:
     return ValueError(f"unknown {kind} {name!r}: {hint}")
 
 
-def integer(name: str, value: object, *, at_least: int | None = None) -> int:
+def integer(name: str, value: Any, *, at_least: int | None = None) -> int:
     """The value as an int, if it is a whole number (of Python or NumPy, not a bool) in range.
 
     Parameters
@@ -125,7 +125,7 @@ def positive_int(name: str, value: object) -> int:
 
 def number(
     name: str,
-    value: object,
+    value: Any,
     *,
     at_least: float | None = None,
     above: float | None = None,

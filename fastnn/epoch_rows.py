@@ -128,6 +128,7 @@ class _Epoch:
         self._stopped = False
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
+        self._done = threading.Event()
 
     def make(self) -> None:
         for begin, end in blocks_of(self._out):
@@ -146,6 +147,8 @@ class _Epoch:
                 self.make()
         except BaseException as error:
             self._error = error
+        finally:
+            self._done.set()
 
     def result(self) -> np.ndarray:
         """The images, when they are done."""
@@ -160,4 +163,5 @@ class _Epoch:
 
     def _join(self) -> None:
         if self._thread is not None:
+            self._done.wait()  # after an interrupted join, Python takes a thread for done
             self._thread.join()

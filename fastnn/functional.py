@@ -66,13 +66,14 @@ def matmul(
     ValueError
         The shapes do not fit one another.
     TypeError
-        An argument does not hold real numbers, or ``out`` has another dtype.
+        An argument does not hold real numbers, ``out`` has another dtype, or whether to transpose
+        is neither True nor False.
 
     >>> matmul([[1.0, 2.0]], [[3.0], [4.0]])
     array([[11.]])
     """
-    a, transpose_a = operands.as_it_lies(a, transpose_a)
-    b, transpose_b = operands.as_it_lies(b, transpose_b)
+    a, transpose_a = operands.as_it_lies(a, checks.boolean("transpose_a", transpose_a))
+    b, transpose_b = operands.as_it_lies(b, checks.boolean("transpose_b", transpose_b))
     a, b = operands.together(a=a, b=b)
     operands.check_shape("a", a, (None, None))
     rows, inner = a.shape[::-1] if transpose_a else a.shape

@@ -39,9 +39,10 @@ def together(**values: ArrayLike) -> list[np.ndarray]:
     [array([1., 2.]), array([1., 1.])]
     """
     given = list(values.values())
-    dtype = given[0].dtype if type(given[0]) is np.ndarray else None
+    if type(given[0]) is not np.ndarray or (dtype := given[0].dtype) not in DTYPES:
+        return _converted(values)
     for value in given:
-        if type(value) is not np.ndarray or value.dtype != dtype or dtype not in DTYPES:
+        if type(value) is not np.ndarray or value.dtype != dtype:
             return _converted(values)
     return [_rows(array, dtype) for array in given]
 

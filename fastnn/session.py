@@ -211,7 +211,8 @@ class Session:
         try:
             steps.finish(bar)
         except BaseException:
-            self._book(steps, places, rates, min(steps.steps_done // data.steps, epochs - 1))
+            ended = 0 if self._looks else steps.steps_done // data.steps
+            self._book(steps, places, rates, ended)
             raise
         means, accuracies = self._book(steps, places, rates, epochs)
         if self._looks:

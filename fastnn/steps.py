@@ -270,8 +270,8 @@ class EagerSteps:
                 setup.clip_value,
                 setup.optimizer.updates + self.steps_done,
             )
+            self._hits.append(hits)
             self.steps_done += 1
-        self._hits.append(hits)
 
     def _forward(self, chosen: np.ndarray) -> np.ndarray:
         setup, data = self._setup, self._setup.data

@@ -254,6 +254,14 @@ def binary_log_loss(m: Any, output: Any, target: Any) -> Any:
     return m.where(probability <= 0.0, where_none_is_left, -m.log(probability))
 
 
+def poisson_deviance(m: Any, output: Any, target: Any) -> Any:
+    """poisson, infinite where exp(output) rounds to 0.
+
+    The value that scikit-learn reports, which divides the target by exp(output).
+    """
+    return m.where(m.exp(output) <= 0.0, math.inf, poisson(m, output, target))
+
+
 LOSSES = {
     formula.name: formula
     for formula in (
@@ -266,7 +274,8 @@ LOSSES = {
 }
 
 BINARY_LOG_LOSS = LossFormula("binary_log_loss", binary_log_loss)
-"""In none of fastnn's own losses, whose values keep the digits that this one drops."""
+POISSON_DEVIANCE = LossFormula("poisson_deviance", poisson_deviance)
+"""In none of fastnn's own losses, whose values keep the digits that these drop."""
 
 
 # Rows: softmax and cross-entropy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import colorsys
 import itertools
 import threading
@@ -672,6 +673,25 @@ def test_what_fails_beside_the_training_is_raised_by_it(monkeypatch):
     with pytest.raises(OSError, match="broken"):
         model.fit(x, targets(40), epochs=5, augment=SMALL)
     assert model.history.epochs == 2 and not _augmenting()
+
+
+def test_an_interrupt_waits_for_the_other_thread(monkeypatch):
+    x = images_of((400, 5, 5, 3))
+    monkeypatch.setattr(augment, "_BLOCK_ELEMENTS", 75)
+    model = network()
+    apply, begun = Compose.apply, []
+
+    def interrupt_once(self, images, out, samples, seed, epoch, backend):
+        if epoch == 2 and not begun:
+            begun.append(epoch)
+            _thread.interrupt_main()
+        apply(self, images, out, samples, seed, epoch, backend)
+
+    monkeypatch.setattr(Compose, "apply", interrupt_once)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(x, targets(400), epochs=500, augment=SMALL)
+    assert begun and not _augmenting()
+    assert model.history.epochs < 500 and np.isfinite(model.arena.flat).all()
 
 
 def test_validation_is_on_the_images_as_they_are():

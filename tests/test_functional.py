@@ -66,6 +66,13 @@ def test_matmul(sizes, dtype, transpose_a, transpose_b, layout):
     assert_close(product, reference.matmul(a, b), bound)
 
 
+def test_matmul_takes_numpys_true():
+    a = normal((5, 3))
+    np.testing.assert_array_equal(
+        functional.matmul(a, a, transpose_a=np.True_), functional.matmul(a, a, transpose_a=True)
+    )
+
+
 def test_matmul_over_its_own_argument():
     a = normal((20, 20))
     expected = reference.matmul(a, a)
@@ -338,6 +345,7 @@ TWO, THREE = np.ones((2, 2)), np.ones((3, 3))
         (lambda: functional.matmul(TWO, THREE), ValueError, r"b must have shape \(2, any\)"),
         (lambda: functional.matmul(TWO, TWO, THREE), ValueError, r"out must have shape \(2, 2\)"),
         (lambda: functional.matmul(TWO, np.ones(2)), ValueError, "b must have shape"),
+        (lambda: functional.matmul(TWO, TWO, None, "no"), TypeError, "transpose_a must be True or"),
         (lambda: functional.matmul("ab", TWO), TypeError, "a must hold real numbers"),
         (lambda: functional.matmul(TWO * 1j, TWO), TypeError, "a must hold real numbers"),
         (lambda: functional.relu(TWO, np.ones((2, 2), "f4")), TypeError, "out must be .* float64"),

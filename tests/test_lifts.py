@@ -362,13 +362,17 @@ class Tensor:
         return self.values
 
 
+OWN = {"__module__": "torch.nn.modules.some"}
+HOOKS: dict[str, Any] = {"_forward_hooks": {}, "_forward_pre_hooks": {}}
+
+
 def module(kind: str, **attributes: Any) -> Any:
     """What is read of a module of PyTorch's class of this name."""
-    return type(kind, (SimpleNamespace,), {})(training=True, **attributes)
+    return type(kind, (SimpleNamespace,), OWN)(**HOOKS | {"training": True} | attributes)
 
 
-def sequential(*modules: Any, training: bool = False) -> Any:
-    kind = type("Sequential", (tuple,), {"training": training})
+def sequential(*modules: Any, **attributes: Any) -> Any:
+    kind = type("Sequential", (tuple,), OWN | HOOKS | {"training": False} | attributes)
     return kind(modules)
 
 
@@ -438,11 +442,17 @@ def test_settings_and_statistics_come_along():
         (batch_norm(2, track_running_stats=False), ValueError, "track_running_stats=False"),
         (batch_norm(2, momentum=None), ValueError, "momentum=None"),
         (linear(2, 2, "float16"), TypeError, "its weight is float16; expected float32 or float64"),
+        (module("Tanh", _forward_hooks={0: print}), ValueError, "layer 1.0, .*forward hooks"),
+        (sequential(_forward_pre_hooks={0: print}), ValueError, "layer 1.0, .*forward hooks"),
+        (type("Tanh", (), {"__module__": "mine"})(), ValueError, "kind of layer 'mine.Tanh'"),
     ],
 )
 def test_what_from_torch_does_not_cover(part, error, message):
     with pytest.raises(error, match=f"from_torch does not cover .*{message}"):
         fastnn.from_torch(sequential(linear(2, 2), sequential(part)))
+
+
+SHARED = linear(2, 2)
 
 
 @pytest.mark.parametrize(
@@ -451,7 +461,12 @@ def test_what_from_torch_does_not_cover(part, error, message):
         (sequential(), ValueError, "module has no layers"),
         (sequential(linear(2, 2), linear(2, 2, "float64")), ValueError, "float32 and float64"),
         (sequential(linear(2, 3), linear(2, 2)), ValueError, "layer 1: .*takes 2 inputs, got 3"),
-        ("a text", ValueError, "does not cover module, 'a text': unknown kind of layer 'str'"),
+        (
+            "a text",
+            ValueError,
+            "does not cover module, 'a text': unknown kind of layer 'builtins.str'",
+        ),
+        (sequential(SHARED, module("ReLU"), SHARED), ValueError, "layers 0 and 2, which are one"),
     ],
 )
 def test_wholes_that_from_torch_refuses(whole, error, message):

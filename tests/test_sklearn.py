@@ -293,6 +293,17 @@ def test_rows_of_another_dtype_than_the_weights():
         assert_same(*both, X.astype(second), 1e-3)
 
 
+def test_float64_rows_beside_float32_weights_lose_what_float64_can_tell():
+    X, y = data("binary")
+    expected, got = estimators("binary", solver="sgd")
+    for estimator in (expected, got):
+        estimator.fit(X.astype("float32"), y)
+        estimator.coefs_ = [50 * weight for weight in estimator.coefs_]
+        estimator.partial_fit(X, y[::-1])
+    assert expected.loss_ > -np.log(np.finfo("float32").eps)
+    assert_same(expected, got, X, 1e-3)
+
+
 @pytest.mark.parametrize("solver", ["adam", "sgd"])
 @pytest.mark.parametrize("before, after", [(1, 3), (3, 1), (3, 2)])
 def test_partial_fit_of_targets_of_another_width_ends_as_scikit_learns(solver, before, after):
@@ -355,6 +366,32 @@ def test_rows_that_are_contiguous_with_odd_strides(layout, solver):
     )
     assert got.engine_ == "fastnn"
     assert_same(expected, got, X, BOUND["float64"])
+
+
+@pytest.mark.parametrize("batch_size", ["auto", 7])
+def test_the_loss_of_float32_data_is_of_scikit_learns_type(batch_size):
+    X, y = data("values", dtype="float32")
+    for extra in ({}, {"sample_weight": np.ones(len(y))} if TAKES_WEIGHTS else {}):
+        expected, got = (
+            estimator.fit(X, y.astype("float32"), **extra)
+            for estimator in estimators("values", batch_size=batch_size)
+        )
+        assert type(got.loss_) is type(expected.loss_)
+
+
+@needs_poisson
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # scikit-learn divides by nothing
+@pytest.mark.parametrize("target", [0.0, 2.0])
+def test_poisson_losses_of_outputs_whose_exponential_is_nothing(target):
+    X = np.full((20, 1), 1e4)
+    settings = {"solver": "sgd", "learning_rate_init": 1e-9, "max_iter": 3}
+    expected, got = estimators("counts", hidden_layer_sizes=(), **settings)
+    for estimator in (expected, got):
+        estimator.fit(np.zeros((1, 1)), [0.0])
+        estimator.coefs_ = [np.full((1, 1), -1.0)]
+        estimator.set_params(warm_start=True).fit(X, np.full(20, target))
+    assert not np.isfinite(expected.loss_curve_[3:]).any()
+    np.testing.assert_array_equal(got.loss_curve_[3:], expected.loss_curve_[3:])
 
 
 def test_the_loss_of_float32_rows_and_float64_weights_is_float64():
@@ -565,6 +602,41 @@ def test_copies(copied):
     else:
         other.fit(X, y)
         np.testing.assert_array_equal(other.coefs_[0], first.coefs_[0])
+
+
+@pytest.mark.parametrize("solver", ["adamw", "lbfgs"])
+def test_copies_made_amid_a_training_are_as_the_estimator_was(solver, monkeypatch):
+    X, y = data("binary")
+    held = {} if solver == "lbfgs" else {"validation_data": (X, y)}
+    estimator = ours.MLPClassifier((4,), solver=solver, max_iter=2, random_state=0)
+    copies = []
+
+    def copied(self, *arguments):
+        amid = [copy.deepcopy(self), pickle.loads(pickle.dumps(self)), clone(self)]
+        copies.extend(amid)
+        return method(self, *arguments)
+
+    name = "_loss_grad_lbfgs" if solver == "lbfgs" else "_update_no_improvement_count"
+    method = getattr(ours.MLPClassifier, name)
+    monkeypatch.setattr(ours.MLPClassifier, name, copied)
+    estimator.fit(X, y, **held)
+    monkeypatch.undo()
+    assert copies
+    for it in (*copies, estimator):
+        assert it.get_params() == estimator.get_params()
+        assert it.solver == solver
+        assert not {"_decoupled", "_validation_data", "_full_batch"} & set(vars(it))
+    again = copies[0].fit(X, y)
+    np.testing.assert_array_equal(again.coefs_[0], estimator.coefs_[0])
+
+
+def test_an_extra_is_named_where_a_training_diverges():
+    X, y = data("values")
+    estimator = ours.MLPRegressor(activation="gelu", solver="sgd", learning_rate_init=1e200)
+    with pytest.raises(
+        ValueError, match=r"^activation='gelu' needs .* go on: the loss was (inf|nan)$"
+    ):
+        estimator.fit(X, y)
 
 
 def test_an_estimator_pickled_without_the_extras_works():

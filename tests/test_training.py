@@ -977,6 +977,26 @@ def test_divergence_among_epochs_in_one_go_is_that_of_one_at_a_time(batch):
     assert_same_bits(model, expected)
 
 
+@pytest.mark.parametrize("epochs, layers", [(3, []), (1, [Same])], ids=["compiled", "eager"])
+@pytest.mark.filterwarnings("ignore::fastnn.EagerWarning")
+def test_ctrl_c_behind_the_last_step_keeps_the_whole_history(epochs, layers, monkeypatch):
+    x, y = data()
+    steps = -(-len(x) // 32)
+    moved = []
+
+    def interrupt(bar, updates):
+        moved.append(updates)
+        if sum(moved) == epochs * steps:
+            raise KeyboardInterrupt
+
+    model = fastnn.Sequential(fastnn.Linear(x.shape[1], 3), *(layer() for layer in layers))
+    monkeypatch.setattr(Progress, "move", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(x, y, epochs=epochs)
+    assert model.optimizer.updates == epochs * steps
+    assert model.history.epochs == model.optimizer.epochs == epochs
+
+
 def test_ctrl_c_among_epochs_in_one_go_keeps_the_history_of_those_that_ended():
     x, y = data()
     model, expected = network(), network()

@@ -59,9 +59,18 @@ def from_torch(module: Any) -> Sequential:
         model = fastnn.from_torch(net)
         model.predict(x)  # as net(torch.from_numpy(x))
     """
-    lifts = [_lifted(path, part) for path, part in _flat("", module)]
+    parts = list(_flat("", module))
+    lifts = [_lifted(path, part) for path, part in parts]
     if not lifts:
         raise ValueError("module has no layers")
+    places: dict[int, str] = {}
+    for (path, part), lift in zip(parts, lifts, strict=True):
+        first = places.setdefault(id(part), path)
+        if lift.arrays and first != path:
+            raise ValueError(
+                f"from_torch does not cover layers {first} and {path}, which are one and share "
+                f"their weights, {part!r}: each of fastnn's has its own"
+            )
     dtypes = {array.dtype.name for lift in lifts for array in lift.arrays.values()}
     if len(dtypes) > 1:
         raise ValueError(
@@ -83,18 +92,30 @@ class _Lift(NamedTuple):
 
 def _flat(path: str, module: Any) -> Iterator[tuple[str, Any]]:
     """The modules inside Sequentials, each with its place, such as "2.0"."""
-    if type(module).__name__ != "Sequential":
+    if _kind(module) != "Sequential" or _has_hooks(module):
         yield path, module
         return
     for number, part in enumerate(module):
         yield from _flat(f"{path}.{number}" if path else str(number), part)
 
 
+def _kind(module: Any) -> str:
+    """The name of a module's class, in full where that is not PyTorch's own: it may do anything."""
+    kind = type(module)
+    is_own = kind.__module__.startswith("torch.nn.modules.")
+    return kind.__name__ if is_own else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _has_hooks(module: Any) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
 def _lifted(path: str, module: Any) -> _Lift:
     """What a module becomes."""
-    kind = type(module).__name__
     try:
-        return checks.lookup("kind of layer", kind, _LIFTS)(module)
+        if _kind(module) in (*_LIFTS, "Sequential") and _has_hooks(module):
+            raise ValueError("it has forward hooks, which fastnn does not call")
+        return checks.lookup("kind of layer", _kind(module), _LIFTS)(module)
     except (TypeError, ValueError) as error:
         place = f"layer {path}" if path else "module"
         raise type(error)(f"from_torch does not cover {place}, {module!r}: {error}") from None

@@ -16,6 +16,9 @@ from .samples import Samples
 from .training import StochasticTraining
 from .versions import TAKES_WEIGHTS, if_weighted, network, validated
 
+_OF_A_TRAINING = ("_decoupled", "_validation_data", "_full_batch")
+"""Attributes that an estimator has while it trains."""
+
 
 class _Swapped(network.BaseMultilayerPerceptron):
     """What both estimators have in place of scikit-learn's arithmetic.
@@ -36,6 +39,19 @@ class _Swapped(network.BaseMultilayerPerceptron):
     _dropout_seed = 0
     _validation_data: Any = None
     _full_batch: FullBatch | None = None
+
+    # -- copies, which another thread may make amid a training --
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The constructor's arguments by name, and those of estimators among them if ``deep``."""
+        params = super().get_params(deep)
+        return params | {"solver": "adamw"} if self._decoupled else params
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        if state.get("_decoupled"):
+            state["solver"] = "adamw"
+        return {name: value for name, value in state.items() if name not in _OF_A_TRAINING}
 
     # -- training --
 
@@ -150,7 +166,7 @@ class _Swapped(network.BaseMultilayerPerceptron):
     def _check_honoured(self, reason: str | None) -> None:
         extra = None if reason is None else extras.uses_extras(self)
         if extra is not None:
-            raise ValueError(f"{extra} needs fastnn's engine, which cannot train: {reason}")
+            raise ValueError(f"{extra} needs fastnn's engine, which cannot go on: {reason}")
 
     def _hand_over(self, reason: str) -> None:
         """Note that scikit-learn trains from here on, unless it would drop an argument."""

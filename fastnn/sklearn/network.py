@@ -12,7 +12,13 @@ import numpy as np
 from .. import backend as backends
 from ..kernels.contract import Loss, Plan
 from ..kernels.formulas import ACTIVATIONS as FORMULAS
-from ..kernels.formulas import BINARY_LOG_LOSS, LOSSES, UPDATES, UpdateFormula
+from ..kernels.formulas import (
+    BINARY_LOG_LOSS,
+    LOSSES,
+    POISSON_DEVIANCE,
+    UPDATES,
+    UpdateFormula,
+)
 from ..layers import ACTIVATIONS as LAYERS
 from ..layers import Dropout, Layer, Linear, Sigmoid, Softmax
 from ..optional import require
@@ -143,7 +149,7 @@ def training_plan(
 def _loss(shape: Shape) -> Loss:
     """The loss; gradients are summed over outputs, and so are the losses recorded."""
     if shape.loss == "poisson":
-        return Loss(LOSSES["poisson"], sums=True)
+        return Loss(POISSON_DEVIANCE, sums=True)
     if shape.loss == "squared_error":
         # half the squared error is Huber's loss before it turns linear
         return Loss(LOSSES["huber"], (("delta", math.inf),), sums=True)

@@ -12,6 +12,7 @@ from ..kernels.contract import Binding
 from ..kernels.interrupts import interrupts_later
 from ..optional import require
 from .network import (
+    Shape,
     count_steps,
     has_penalty,
     loss_offsets,
@@ -82,10 +83,16 @@ def _arrays(estimator: Any) -> list[np.ndarray]:
     return _params(estimator) + [array for slot in slots for array in getattr(optimizer, slot)]
 
 
+def _shape(estimator: Any, samples: Samples) -> Shape:
+    """What is trained, in the precision of rows and weights together, as scikit-learn's."""
+    dtype = np.result_type(samples.x.dtype, estimator.coefs_[0].dtype)
+    return shape_of(estimator)._replace(dtype=dtype.name)
+
+
 def key_of(estimator: Any, samples: Samples, batch_rows: int, most_threads: int) -> tuple[Any, ...]:
     """What two trainings must have in common for the run of one to do the other."""
     return (
-        shape_of(estimator),
+        _shape(estimator, samples),
         update_of(estimator._optimizer).formula,
         has_penalty(estimator),
         estimator._dropout_seed,
@@ -117,7 +124,7 @@ class CompiledEpochs:
         self, estimator: Any, samples: Samples, batch_rows: int, most_threads: int, staged: bool
     ) -> None:
         self.key = key_of(estimator, samples, batch_rows, most_threads)
-        self._shape = shape = shape_of(estimator)
+        self._shape = shape = _shape(estimator, samples)
         self._batch_rows = batch_rows
         self.staged = staged
         self.x = samples.x.copy() if staged else samples.x

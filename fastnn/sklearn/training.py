@@ -61,9 +61,10 @@ class StochasticTraining:
                 "clipped",
                 stacklevel=2,
             )
-        dtypes = [samples.x.dtype, samples.y.dtype, estimator.coefs_[0].dtype]
-        is_classifier = hasattr(estimator, "classes_")
-        self._loss_type = np.float64 if is_classifier else np.result_type(*dtypes).type
+        dtypes = [part.dtype for part in (*samples, estimator.coefs_[0]) if part is not None]
+        # of a given size, batches are of NumPy's integers, whose product with float32 is float64
+        is_double = hasattr(estimator, "classes_") or estimator.batch_size != "auto"
+        self._loss_type = np.float64 if is_double else np.result_type(*dtypes).type
         self._scored: tuple[Any, ...] = (None, None, *if_weighted(None))
         if scored is not None:
             labels = labels_of(estimator, scored)
@@ -132,6 +133,7 @@ class StochasticTraining:
             return self._epochs.train(order, self._bar.move)
         except HandedOver as rest:
             self._epochs.store()
+            self._estimator._check_honoured(rest.reason)
             self._estimator._hand_over(f"{rest.reason}; the rest is as scikit-learn does it")
             epochs = TheirEpochs(self._estimator, self._samples, self._batch_rows)
             self._epochs = epochs

@@ -35,7 +35,7 @@ from .blocks import (
     Block,
     alike,
     block,
-    in_a_row,
+    dtype_name,
     joined,
     matrix,
     number,
@@ -55,10 +55,10 @@ from .operations import (
     shared_out,
     threads_for,
 )
+from .plain import apply_to_plain
 from .predictor import Predictor
 from .run import NumbaRun
 
-_SLOT_NAMES = tuple(f"slots[{place}]" for place in range(t.MOST_SLOTS))
 _FINITE_ELEMENTS = 1 << 16
 """Elements looked at at once where only NumPy knows the dtype or the layout."""
 _AUGMENTED_ELEMENTS = 1 << 16
@@ -168,13 +168,19 @@ class NumbaBackend:
         learned_slopes: Sequence[np.ndarray] = (),
         dropout: Dropout | None = None,
     ) -> None:
-        in_place = bool(learned) or dropout is not None
-        view = alike if in_place else in_a_row
-        source, out, slopes = view(("y", "slope"), x=x, y=y, slope=slope)
-        parameters = _learned(activation, learned, learned_slopes, x, source, slope is not None)
+        dtype, with_slope = dtype_name(x), slope is not None
+        if dtype and not (activation.formula.learned or learned or learned_slopes or dropout):
+            kernel = library.activation(dtype, activation, with_slope, False, False)
+            pattern = "a0a0001n00000" if slope is None else "a0a0a01n00000"
+            if apply_to_plain(pattern, kernel, (x, y) if slope is None else (x, y, slope)):
+                return
+        blocks = alike(("y", "slope"), x=x, y=y, slope=slope)
+        parameters = _learned(activation, learned, learned_slopes, x, blocks[0], with_slope)
+        in_place = bool(parameters) or dropout is not None
+        source, out, slopes = blocks if in_place else joined(blocks)
         shared = bool(parameters) and learned[0].size == 1 and source.columns != 1
         kernel = library.activation(
-            source.dtype, activation, slope is not None, dropout is not None, shared
+            source.dtype, activation, with_slope, dropout is not None, shared
         )
         step = 0 if dropout is None else dropout.step
 
@@ -206,7 +212,12 @@ class NumbaBackend:
             by_parts(self._threads, source, work)
 
     def multiply(self, grad: np.ndarray, slope: np.ndarray) -> None:
-        out, factor = in_a_row(("grad",), grad=grad, slope=slope)
+        dtype = dtype_name(grad)
+        if dtype:
+            kernel = library.plain(dtype, "multiply")
+            if apply_to_plain("a0a01n", kernel, (grad, slope)):
+                return
+        out, factor = joined(alike(("grad",), grad=grad, slope=slope))
         kernel = library.plain(out.dtype, "multiply")
 
         def work(row: int, column: int, rows: int, columns: int) -> None:
@@ -237,14 +248,17 @@ class NumbaBackend:
                 f"{formula.name} takes slots {formula.slots} and scalars {formula.scalars};"
                 f" got {len(slots)} slots and {len(scalars)} scalars"
             )
-        named = dict(zip(_SLOT_NAMES, slots, strict=False))
-        blocks = in_a_row(("weight", *named), weight=weight, grad=grad, **named)
-        target, dtype = blocks[0], blocks[0].dtype
+        dtype = block("weight", weight, written=True).dtype
         kernel = library.update(dtype, formula, scale != 1.0, clip_value is not None)
         values, factor = np.ascontiguousarray(scalars, dtype), number(scale, dtype)
         if clip_value is not None:
             values = np.append(values, np.array(clip_value, dtype))
         numbers = address(values), ctypes.addressof(factor)
+        pattern = "a0a01nii" + "a" * len(slots) + "0" * (t.MOST_SLOTS - len(slots))
+        if apply_to_plain(pattern, kernel, (weight, grad, *slots), *numbers):
+            return
+        named = {f"slots[{place}]": slot for place, slot in enumerate(slots)}
+        blocks = joined(alike(("weight", *named), weight=weight, grad=grad, **named))
 
         def work(row: int, column: int, rows: int, columns: int) -> None:
             for r in range(row, row + rows):
@@ -252,7 +266,7 @@ class NumbaBackend:
                 states += [0] * (t.MOST_SLOTS - len(states))
                 apply(kernel, weights, 0, grads, 0, 1, columns, *numbers, *states)
 
-        by_parts(self._threads, target, work)
+        by_parts(self._threads, blocks[0], work)
 
     # -- row by row --
 

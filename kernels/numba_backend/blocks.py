@@ -69,7 +69,7 @@ def block(
     ValueError
         Not laid out so, or read-only where it is written.
     """
-    dtype = _DTYPES.get(array.dtype) if isinstance(array, np.ndarray) else None
+    dtype = dtype_name(array)
     if array is None or dtype is None or (like is not None and dtype != like.dtype):
         expected = " or ".join(DTYPES) if like is None else like.dtype
         raise TypeError(f"{name} must be an array of {expected}, got {_describe(array)}")
@@ -148,27 +148,6 @@ def alike(writes: tuple[str, ...], **arrays: np.ndarray | None) -> list[Block]:
     return blocks
 
 
-def in_a_row(writes: tuple[str, ...], **arrays: np.ndarray | None) -> list[Block]:
-    """The same, each as one long row where no row of any is apart from the next."""
-    given = list(arrays.values())
-    first, blocks = given[0], []
-    name = _DTYPES.get(first.dtype) if type(first) is np.ndarray else None
-    for array in given if name else ():
-        if array is None:
-            blocks.append(NOTHING)
-        elif (
-            type(array) is np.ndarray
-            and array.dtype == first.dtype
-            and array.shape == first.shape
-            and array.flags.carray  # contiguous and writeable
-        ):
-            size = array.size
-            blocks.append(_make((address(array), size, 1, size, _ITEMSIZES[name], name)))
-    if len(blocks) == len(given):
-        return blocks
-    return joined(alike(writes, **arrays))
-
-
 def joined(blocks: list[Block]) -> list[Block]:
     """The same blocks as one long row each, if no row of any is apart from the next."""
     first = blocks[0]
@@ -179,6 +158,11 @@ def joined(blocks: list[Block]) -> list[Block]:
             return blocks
     size = first.size
     return [_make((b.address, size, 1, size, b.itemsize, b.dtype)) for b in blocks]
+
+
+def dtype_name(array: object) -> str | None:
+    """The name of an array's dtype; None for anything that kernels cannot take."""
+    return _DTYPES.get(array.dtype) if isinstance(array, np.ndarray) else None
 
 
 def number(value: float, dtype: str) -> Any:

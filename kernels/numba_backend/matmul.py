@@ -94,7 +94,7 @@ def product(
     aside = threads * room.aside
     begin = room.at_least(aside + room.panels(inner, c.columns))
     _WORDS.pack_into(
-        room.table,
+        room.table.data,
         ROWS * _WORD,
         c.rows,
         c.columns,
@@ -150,7 +150,7 @@ class _Room:
         self._panel, self._itemsize = memory.panel_columns(dtype), np.dtype(dtype).itemsize
         self.aside = (t.UNIT_ROWS + 1) * self._panel
         """Elements that a thread needs."""
-        self._size, self._memory = -1, None
+        self._size, self._memory = -1, np.zeros(0, np.uint8)
         self.table[t.SCRATCH_BYTES] = self.aside * self._itemsize
 
     def panels(self, inner: int, columns: int) -> int:

@@ -29,7 +29,7 @@ def module() -> ir.Module:
     _take(result)
     _watch(result)
     _clock(result)
-    _denormals(result)
+    define_denormals(result)
     _describe(result)
     for count in range(MOST_ARGUMENTS + 1):
         _applier(result, count)
@@ -240,8 +240,8 @@ def _clock(result: ir.Module) -> None:
     kernel.finish()
 
 
-def _denormals(result: ir.Module) -> None:
-    """Flush denormals to zero in this thread; hand back what the mode was."""
+def define_denormals(result: ir.Module) -> tuple[ir.Function, ir.Function]:
+    """``flush``, of denormals in this thread, which returns what the mode was, and ``restore``."""
     flush = _kernel(result, "flush", "", returns=True)
     restore = _kernel(result, "restore", "i")
     if is_arm():
@@ -252,7 +252,7 @@ def _denormals(result: ir.Module) -> None:
         flush.finish(saved)
         restore.call("llvm.aarch64.set.fpcr", ir.VoidType(), restore.arguments[0])
         restore.finish()
-        return
+        return flush.function, restore.function
     slot = flush.variable(I32(0))
     flush.call("llvm.x86.sse.stmxcsr", ir.VoidType(), slot)
     saved = flush.builder.load(slot)
@@ -262,6 +262,7 @@ def _denormals(result: ir.Module) -> None:
     slot = restore.variable(restore.narrow(restore.arguments[0]))
     restore.call("llvm.x86.sse.ldmxcsr", ir.VoidType(), slot)
     restore.finish()
+    return flush.function, restore.function
 
 
 def _applier(result: ir.Module, count: int) -> None:
