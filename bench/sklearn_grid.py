@@ -28,6 +28,7 @@ import fastnn.sklearn
 
 from .files import write_json
 from .peers import RESULTS, versions
+from .quiet import Quiet
 
 NETWORKS = ("8-64-64-2", "784-128-10", "784-512-512-10")
 STEPS = {1: 100, 32: 50, 200: 20, 2000: 3}
@@ -49,6 +50,10 @@ TARGETS = {
 NOWHERE_SLOWER = 1 / 1.05
 SAME = {"float64": 1e-8, "float32": 1e-3}
 """How far losses and outputs may lie apart, relatively to the largest."""
+PATIENCE, QUICK_PATIENCE = 300.0, 20.0
+"""Seconds to wait, in all, for a machine that has its cores to itself."""
+SPIN_SECONDS = 0.1
+"""How long threads of a BLAS go on looking for work, and keep a core from whoever comes next."""
 LEAST_SECONDS = 0.02
 """A measurement repeats its work until it has taken so long."""
 
@@ -213,13 +218,15 @@ def check_same(found: Any, expected: Any, dtype: str) -> None:
 # ---- timing ----
 
 
-def judge(case: Case, rounds: int) -> Outcome:
-    """Verify, then time in turn."""
+def judge(case: Case, rounds: int, quiet: Callable[[], None]) -> Outcome:
+    """Verify, then time in turn, each once the other's threads are still."""
     pair = case.prepare()
     theirs, ours = [], []
     for _ in range(rounds):
-        theirs.append(seconds(pair.theirs) / pair.steps)
-        ours.append(seconds(pair.ours) / pair.steps)
+        for times, work in ((theirs, pair.theirs), (ours, pair.ours)):
+            time.sleep(SPIN_SECONDS)
+            quiet()
+            times.append(seconds(work) / pair.steps)
     ratio = statistics.median(a / b for a, b in zip(theirs, ours, strict=True))
     target = TARGETS.get(case.title, NOWHERE_SLOWER)
     medians = statistics.median(theirs), statistics.median(ours)
@@ -241,10 +248,11 @@ def measure(quick: bool) -> list[Outcome]:
     """Every case, or the few; a line each is printed as it is known."""
     print("microseconds a step or call: scikit-learn, fastnn; ratio (least), ! where missed")
     outcomes = []
+    wait = Quiet(fastnn.get_num_threads(), QUICK_PATIENCE if quick else PATIENCE)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         for case in quick_cases() if quick else every_case():
-            outcomes.append(judge(case, rounds=3 if quick else 5))
+            outcomes.append(judge(case, 3 if quick else 5, wait))
             print(line(outcomes[-1]), flush=True)
     missed = [outcome for outcome in outcomes if not outcome.met]
     print(f"{len(outcomes) - len(missed)} of {len(outcomes)} met")

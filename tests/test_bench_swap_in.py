@@ -25,6 +25,7 @@ def little_work(monkeypatch):
     monkeypatch.setattr(sklearn_grid, "STEPS", {1: 4, 8: 3})
     monkeypatch.setattr(sklearn_grid, "LBFGS_ROWS", 30)
     monkeypatch.setattr(sklearn_grid, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(sklearn_grid, "SPIN_SECONDS", 0.0)
 
 
 CASES = {
@@ -39,7 +40,7 @@ CASES = {
 @pytest.mark.usefixtures("little_work")
 @pytest.mark.parametrize("name", CASES)
 def test_a_case_is_verified_and_timed(name):
-    outcome = sklearn_grid.judge(CASES[name], rounds=2)
+    outcome = sklearn_grid.judge(CASES[name], rounds=2, quiet=lambda: None)
     assert outcome.title.startswith(LITTLE)
     assert outcome.theirs > 0 and outcome.ours > 0
     assert outcome.met == (outcome.ratio >= sklearn_grid.NOWHERE_SLOWER)

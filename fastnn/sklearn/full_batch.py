@@ -36,7 +36,8 @@ class FullBatch:
         self._alpha = estimator.alpha
         self._offset = _mean(loss_offsets(shape, samples.y), weights)
         backend = backends.get_backend()
-        plan = training_plan(shape, rows, None, False, backend.chunk_rows, most_threads)
+        # NumPy's product of the weights would wake the threads of its BLAS, which then spin beside ours
+        plan = training_plan(shape, rows, None, True, backend.chunk_rows, most_threads)
         sizes = [weight.size for weight in estimator.coefs_]
         self._penalised = sum(sizes)
         sizes += [bias.size for bias in estimator.intercepts_]
@@ -67,7 +68,7 @@ class FullBatch:
         grad = self._grads.copy()
         grad[: self._penalised] += factor * weights
         loss = np.float64(run.losses()[0]) * loss_share(self._shape) + self._offset
-        return loss + 0.5 * factor * (weights @ weights), grad
+        return loss + 0.5 * factor * run.squares()[0], grad
 
 
 def _mean(offsets: np.ndarray | None, weights: np.ndarray | None) -> float:
