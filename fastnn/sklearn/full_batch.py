@@ -36,7 +36,7 @@ class FullBatch:
         self._alpha = estimator.alpha
         self._offset = _mean(loss_offsets(shape, samples.y), weights)
         backend = backends.get_backend()
-        # NumPy's product of the weights would wake the threads of its BLAS, which then spin beside ours
+        # squares by NumPy would wake the threads of its BLAS, which then spin beside ours
         plan = training_plan(shape, rows, None, True, backend.chunk_rows, most_threads)
         sizes = [weight.size for weight in estimator.coefs_]
         self._penalised = sum(sizes)
