@@ -315,8 +315,27 @@ class ColorJitter(Pointwise):
         numbers[:, 4] = size.maximum
 
 
+class _PartOfColorJitter(Pointwise):
+    """A transform whose one field is that field of :class:`ColorJitter`."""
+
+    words = ColorJitter.words
+    kind = ColorJitter.kind
+    keeps_range = ColorJitter.keeps_range
+
+    def __post_init__(self) -> None:
+        self._whole()
+
+    def settings(
+        self, words: np.ndarray, size: Size, integers: np.ndarray, numbers: np.ndarray
+    ) -> None:
+        self._whole().settings(words, size, integers, numbers)
+
+    def _whole(self) -> ColorJitter:
+        return ColorJitter(**vars(self))
+
+
 @dataclass(frozen=True)
-class Brightness(Pointwise):
+class Brightness(_PartOfColorJitter):
     """:class:`ColorJitter` of the brightness alone.
 
     >>> import fastnn
@@ -325,35 +344,13 @@ class Brightness(Pointwise):
     """
 
     brightness: Range
-    words = ColorJitter.words
-    kind = kernels.COLOUR
-    keeps_range = True
-
-    def __post_init__(self) -> None:
-        ColorJitter(brightness=self.brightness)
-
-    def settings(
-        self, words: np.ndarray, size: Size, integers: np.ndarray, numbers: np.ndarray
-    ) -> None:
-        ColorJitter(brightness=self.brightness).settings(words, size, integers, numbers)
 
 
 @dataclass(frozen=True)
-class Contrast(Pointwise):
+class Contrast(_PartOfColorJitter):
     """:class:`ColorJitter` of the contrast alone."""
 
     contrast: Range
-    words = ColorJitter.words
-    kind = kernels.COLOUR
-    keeps_range = True
-
-    def __post_init__(self) -> None:
-        ColorJitter(contrast=self.contrast)
-
-    def settings(
-        self, words: np.ndarray, size: Size, integers: np.ndarray, numbers: np.ndarray
-    ) -> None:
-        ColorJitter(contrast=self.contrast).settings(words, size, integers, numbers)
 
 
 @dataclass(frozen=True)
