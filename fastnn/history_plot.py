@@ -32,7 +32,7 @@ def _draw(history: History, say: Words) -> Any:
     names = [name for name in history if name != "lr" and not name.startswith(_VALIDATION)]
     figure = figures.new(4.6 * len(names), 3.4)
     axes = figure.subplots(1, len(names), squeeze=False)[0]
-    best = _best_epoch(history.get(_VALIDATION + "loss") or history.get("loss", ()))
+    best = _best_epoch(history.get(_VALIDATION + "loss") or history.get("loss") or ())
     for axis, name in zip(axes, names, strict=True):
         for key, label in ((name, "training"), (_VALIDATION + name, "validation")):
             if key in history:
