@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from . import init as init
     from . import metrics as metrics
     from . import schedules as schedules
+    from . import studies as studies
     from .backend import get_backend as get_backend
     from .backend import get_num_threads as get_num_threads
     from .backend import set_backend as set_backend
@@ -73,7 +74,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_MODULES = ("augment", "data", "functional", "init", "metrics", "schedules")
+_MODULES = ("augment", "data", "functional", "init", "metrics", "schedules", "studies")
 _NAMES = {
     "backend": "get_backend get_num_threads set_backend set_num_threads use_backend",
     "early_stopping": "EarlyStopping",

@@ -19,7 +19,8 @@ from .model import Sequential
 EMBEDDED = "digits"
 """The name that stands for the data set that comes with fastnn."""
 
-_SHARES = (0.7, 0.15, 0.15)
+SHARES = (0.7, 0.15, 0.15)
+"""Of the rows that train, watch and judge, where data come in one part."""
 _SHARES_BESIDE_TEST = (0.85, 0.15)
 
 Pair = tuple[np.ndarray, np.ndarray]
@@ -119,7 +120,7 @@ def read_parts(source: str, label: str | None, regression: bool, seed: int) -> P
         train, validation = data.split(rest.X, y, _SHARES_BESIDE_TEST, seed=seed)
         test = own[1].X, targets(own[1], classes)
     else:
-        train, validation, test = data.split(rest.X, y, _SHARES, seed=seed)
+        train, validation, test = data.split(rest.X, y, SHARES, seed=seed)
     if classes:
         return Parts(train, validation, test, classes, None)
     unit = Unit(train[1])

@@ -1,0 +1,30 @@
+"""What several studies draw alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def contours(axis: Any, x: np.ndarray, y: np.ndarray, loss: np.ndarray, levels: int = 24) -> None:
+    """Lines of equal loss over a plane; close together in the valley, where paths end.
+
+    Parameters
+    ----------
+    axis : matplotlib axes
+    x, y : array (X,), (Y,)
+    loss : array (Y, X)
+    levels : int, default 24
+    """
+    low, high = float(np.nanmin(loss)), float(np.nanmax(loss))
+    heights = low + (high - low) * np.linspace(0.0, 1.0, levels) ** 2
+    axis.contourf(x, y, loss, heights, cmap="Greys", alpha=0.45, extend="both")
+    axis.contour(x, y, loss, heights, colors="0.6", linewidths=0.5)
+
+
+def path(axis: Any, points: np.ndarray, colour: str, label: str | None = None) -> None:
+    """The way of a descent, (S, 2): a line, its start a circle and its end a filled one."""
+    axis.plot(points[:, 0], points[:, 1], "-", color=colour, lw=1.3, label=label)
+    axis.plot(*points[0], "o", color=colour, mfc="white", ms=5)
+    axis.plot(*points[-1], "o", color=colour, ms=5)

@@ -1,0 +1,68 @@
+"""What studies train on, and the networks that they train."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import cli_data, data, layers
+from ..cli_data import Parts
+from ..model import Sequential
+
+
+def parts_of(samples: Any, seed: int) -> Parts:
+    """Samples and classes in three parts, to train on, to watch and to be judged by.
+
+    Parameters
+    ----------
+    samples : pair of arrays (X, y), Parts, or None
+        None for the embedded digits; what is in parts already stays so.
+    seed : int
+        Of the split.
+
+    Raises
+    ------
+    ValueError
+        For targets that are not classes.
+    """
+    if isinstance(samples, Parts):
+        if samples.classes is None:
+            raise ValueError("data have numbers as targets; studies expect classes")
+        return samples
+    X, y = data.digits() if samples is None else samples
+    inputs = np.asarray(X, dtype=np.float32)
+    inputs = inputs.reshape(len(inputs), -1)
+    labels = np.asarray(y)
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"y is {labels.dtype} of shape {labels.shape}; expected class numbers of shape (B,)"
+        )
+    found, numbers = np.unique(labels, return_inverse=True)
+    train, validation, test = data.split(inputs, numbers, cli_data.SHARES, seed=seed)
+    return Parts(train, validation, test, [str(label) for label in found], None)
+
+
+def network(
+    parts: Parts,
+    widths: Sequence[int],
+    activation: Callable[[], layers.Layer] = layers.ReLU,
+    *,
+    dropout: float = 0.0,
+    seed: int = 0,
+) -> Sequential:
+    """A classifier of standardised inputs: hidden layers, each with an activation.
+
+    >>> network(parts_of(None, 0), [32]).parameter_count
+    2410
+    """
+    inputs = parts.train[0]
+    stack: list[layers.Layer] = [cli_data.standardize(inputs)]
+    width = inputs.shape[1]
+    for hidden in widths:
+        stack += [layers.Linear(width, hidden), activation()]
+        if dropout:
+            stack.append(layers.Dropout(dropout))
+        width = hidden
+    return Sequential(*stack, layers.Linear(width, parts.outputs), seed=seed)
