@@ -122,7 +122,7 @@ def _read_records(path: Path, kind: _Kind, pixels: np.ndarray, labels: np.ndarra
     with naming(path), open(path, "rb") as file:
         for begin in range(0, len(labels), _BLOCK_RECORDS):
             records = block[: len(labels) - begin]
-            if file.readinto(records) != records.nbytes:
+            if file.readinto(records.data) != records.nbytes:
                 raise ValueError(f"ends early: {len(labels)} records were there at first")
             _check_labels(records[:, :places], kind, begin)
             end = begin + len(records)
