@@ -120,7 +120,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 _DATA_HELP = (
-    "a folder or file of MNIST-style IDX (plain or .gz), an .npz or a .csv file; "
+    "a folder or file of MNIST-style IDX (plain or .gz) or of CIFAR's binary version, an .npz or "
+    "a .csv file; "
     f"{cli_data.EMBEDDED!r} (unless a file of that name is there) is the embedded handwritten "
     "digits"
 )
