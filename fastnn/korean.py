@@ -15,7 +15,7 @@ KOREAN = {
     "Forward: the loss is {before}, and {after} after one update": (
         "순전파: 손실은 {before}, 한 번 갱신한 뒤에는 {after}"
     ),
-    r"Backward: upstream $\times$ local = downstream, along every arrow": (
-        r"역전파: 화살표마다 상류 기울기 $\times$ 국소 미분 = 하류 기울기"
+    "Backward: upstream \N{MULTIPLICATION SIGN} local = downstream, along every arrow": (
+        "역전파: 화살표마다 상류 기울기 \N{MULTIPLICATION SIGN} 국소 미분 = 하류 기울기"
     ),
 }

@@ -199,7 +199,9 @@ class Backprop(Results):
         return drawing.figure
 
     def _draw_backward(self, say: Words) -> Any:
-        title = say(r"Backward: upstream $\times$ local = downstream, along every arrow")
+        title = say(
+            "Backward: upstream \N{MULTIPLICATION SIGN} local = downstream, along every arrow"
+        )
         drawing = NetworkDrawing((11.9, 5.0), title, radius=0.58)
         places = {node: (0.7 + 3.4 * x, 1.2 + 2.6 * y) for node, (x, y) in _NODES.items()}
 
@@ -343,7 +345,7 @@ _BIASES = {_H1: ("b1",), _H2: ("b2",), _O1: ("c1",), _O2: ("c2",)}
 def _share(start: tuple[str, ...], end: tuple[str, ...]) -> float:
     """Where on an arrow its text stands: away from where two arrows cross, or from the loss."""
     rows = abs(_NODES[start][1] - _NODES[end][1])
-    return {0.0: 0.5, 0.5: 0.6, 1.0: 0.33}[rows]
+    return {0.0: 0.5, 0.5: 0.56, 1.0: 0.33}[rows]
 
 
 def _number(value: float) -> str:
