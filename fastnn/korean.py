@@ -32,4 +32,21 @@ KOREAN = {
     "variance of the gradient": "기울기의 분산",
     "suggested batch size: {size}": "권장 배치 크기: {size}",
     "gradient noise scale (samples)": "기울기 잡음 척도(표본 수)",
+    # loss-surfaces
+    "sample A": "표본 A",
+    "sample B": "표본 B",
+    "all samples": "전체 표본",
+    "loss {before} to {after}": "손실 {before}에서 {after}로",
+    "one update on sample A, from the minimum of all samples' loss": (
+        "전체 손실의 최솟값에서 표본 A로 한 번 갱신"
+    ),
+    "before training": "학습 전",
+    "after {epochs} epochs": "{epochs} 에포크 뒤",
+    "mean change of the loss": "손실의 평균 변화",
+    "class of the samples whose loss it is": "손실을 잰 표본의 클래스",
+    "class of the sample of the update": "갱신에 쓴 표본의 클래스",
+    "single samples": "표본 하나씩",
+    "frequency": "주파수",
+    "{descent}, momentum {momentum}": "{descent}, 모멘텀 {momentum}",
+    "share of starts in the global minimum": "전역 최솟값에 이른 출발점의 비율",
 }

@@ -48,7 +48,7 @@ class TwoWeights:
 
     @property
     def safe_rate(self) -> float:
-        """Half the learning rate from which an update overshoots on the largest sample."""
+        """At which an update on the largest sample takes its loss to 0; at twice that, it rises."""
         return 1.0 / float((self.inputs**2).sum(axis=1).max())
 
     def loss(self, weights: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:

@@ -9,8 +9,8 @@ scale, tr(Sigma) / |G|^2, is the batch size at which both are as long (McCandlis
 Empirical Model of Large-Batch Training", arXiv:1812.06162, equation 2.9): smaller batches are
 mostly noise, and much larger ones hardly tell more.
 
-The paths are those of a linear unit with two weights, all at one learning rate: half the one from
-which an update overshoots on the largest sample.
+The paths are those of a linear unit with two weights, all at one learning rate: the one at which
+an update on the largest sample alone takes its loss to 0.
 """
 
 from __future__ import annotations
