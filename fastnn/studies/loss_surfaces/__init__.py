@@ -191,10 +191,10 @@ class LossSurfaces(Results):
         """See :class:`Results`."""
         before, after = (self.pair.losses(w) for w in (self.pair.unit.minimum, self.pair.updated))
         return [
-            "Where all samples' loss is least, single samples still pull: an update on sample A "
-            f"takes its loss from {before[0]:.3f} to {after[0]:.3f}, that of sample B from "
-            f"{before[1]:.3f} to {after[1]:.3f} and that of all from {before[2]:.3f} to "
-            f"{after[2]:.3f}.",
+            "Where all samples' loss is least, single samples still pull. An update on sample A, "
+            f"the one with the steepest loss there, takes its loss from {before[0]:.3f} to "
+            f"{after[0]:.3f}, that of sample B from {before[1]:.3f} to {after[1]:.3f}, and that of "
+            f"all from {before[2]:.3f} to {after[2]:.3f}.",
             *(one.finding() for one in self.responses),
             *self.escape.findings(),
         ]

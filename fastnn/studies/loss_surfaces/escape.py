@@ -21,7 +21,7 @@ from ...optim import SGD
 from ...words import Words
 from ..descent import descend
 from ..results import Table
-from ..wording import kind_of_descent
+from ..wording import kind_of_descent, series
 
 _FREQUENCY = 3.0
 _ERROR = 0.1
@@ -153,9 +153,12 @@ class Escape:
         at_rate = ", ".join(
             f"{self.shown(plain, size):.0%} with batches of {size}" for size in sizes
         )
-        with_momentum = ", ".join(
-            f"{self.best(plain, size):.0%} and {self.best(fast, size):.0%} with batches of {size}"
-            for size in sizes
+        with_momentum = series(
+            [
+                f"{self.best(plain, size):.0%} and {self.best(fast, size):.0%} with batches of "
+                f"{size}"
+                for size in sizes
+            ]
         )
         return [
             f"On a loss of {samples} samples with {len(self.sine.minima)} minima, {self.begun:.0%} "
@@ -231,7 +234,8 @@ def escape(
     """
     momentum = checks.number("momentum", momentum, above=0.0)
     generator = np.random.default_rng(seed)
-    x = np.exp(generator.uniform(*np.log(_POSITIONS), samples))
+    least, largest = np.log(_POSITIONS)
+    x = np.exp(generator.uniform(least, largest, samples))
     sine = Sine(x, np.sin(_FREQUENCY * x) + _ERROR * generator.standard_normal(samples))
     begin = generator.uniform(*_STARTS, (starts, 1))
 

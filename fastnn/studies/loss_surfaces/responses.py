@@ -75,17 +75,18 @@ def responses(
         Of the descent, and of the updates.
     seed : int
     """
-    X, y = parts.train
+    assert parts.classes is not None
+    (X, y), classes = parts.train, parts.classes
     model = network(parts, [hidden], seed=seed)
     updated = np.concatenate(
-        [np.flatnonzero(y == number)[:per_class] for number in range(parts.outputs)]
+        [np.flatnonzero(y == number)[:per_class] for number in range(len(classes))]
     )
     before = _changes(model, X, y, updated, learning_rate)
     descent = SGD(learning_rate)
     model.fit(X, y, optimizer=descent, batch_size=1, epochs=epochs, seed=seed, progress=False)
     after = _changes(model, X, y, updated, learning_rate)
     return [
-        _summed_up(change, y, updated, passed, parts.classes)
+        _summed_up(change, y, updated, passed, classes)
         for passed, change in ((0, before), (epochs, after))
     ]
 
