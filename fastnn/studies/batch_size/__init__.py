@@ -92,7 +92,8 @@ def study(
     trainer = Trainer(parts, hidden, epochs, seed)
     curves = [trainer.curve(size) for size in sizes]
     if accuracy is None:
-        accuracy = math.floor(100.0 * min(max(curve.accuracy) for curve in curves)) / 100.0
+        reached = min(max(curve.accuracy) for curve in curves)
+        accuracy = math.floor(100.0 * reached + 1e-9) / 100.0
     middle = sizes[(len(sizes) - 1) // 2]
     return BatchSize(
         samples,
