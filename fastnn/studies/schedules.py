@@ -16,6 +16,7 @@ import numpy as np
 
 from .. import figures
 from ..cli_data import Parts
+from ..history import History
 from ..many import fit_many
 from ..optim import Adam
 from ..schedules import BY_NAME
@@ -66,8 +67,18 @@ def study(
     """
     parts = parts_of(data, seed)
     seeds = range(seed, seed + networks)
-    settings = {"epochs": epochs, "batch_size": batch_size}
-    effects = [_effect(name, parts, seeds, rate, width, settings) for name in BY_NAME]
+    effects = []
+    for name in BY_NAME:
+        histories = _trained(name, parts, seeds, epochs, rate, batch_size, width)
+        effects.append(
+            Effect(
+                name,
+                np.array(histories[0].updates["lr"]),
+                by_epoch(histories, "loss", epochs),
+                by_epoch(histories, "val_loss", epochs),
+                by_epoch(histories, "val_accuracy", epochs, missing=0.0)[:, -1],
+            )
+        )
     return Schedules(rate, effects)
 
 
@@ -217,34 +228,38 @@ class Schedules(Results):
         curves.xaxis.get_major_locator().set_params(integer=True)
         curves.legend(ncols=2)
         ends.set(xscale="log", xlabel=say("validation loss: each network, and mean"))
+        ends.xaxis.get_major_locator().set_params(subs=(1.0, 2.0, 5.0))
+        ends.xaxis.set_major_formatter("{x:g}")
+        ends.xaxis.set_minor_formatter("")
         ends.set_yticks(range(len(self.effects)), [effect.name for effect in self.effects])
         ends.invert_yaxis()
         return figure
 
 
-def _effect(
-    name: str, parts: Parts, seeds: range, rate: float, width: int, settings: dict[str, int]
-) -> Effect:
+def _trained(
+    name: str,
+    parts: Parts,
+    seeds: range,
+    epochs: int,
+    rate: float,
+    batch_size: int,
+    width: int,
+) -> list[History]:
+    """A network of each seed, trained with a schedule."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # those that diverge are told of as such
-        histories = fit_many(
+        return fit_many(
             [network(parts, [width], seed=seed) for seed in seeds],
             *parts.train,
             optimizers=Adam(rate),
             seeds=list(seeds),
-            schedule=BY_NAME[name](settings["epochs"]),
+            schedule=BY_NAME[name](epochs),
+            epochs=epochs,
+            batch_size=batch_size,
             validation_data=parts.validation,
             history="update",
             progress=False,
-            **settings,
         )
-    return Effect(
-        name,
-        np.array(histories[0].updates["lr"]),
-        by_epoch(histories, "loss", settings["epochs"]),
-        by_epoch(histories, "val_loss", settings["epochs"]),
-        by_epoch(histories, "val_accuracy", settings["epochs"], missing=0.0)[:, -1],
-    )
 
 
 def _means(losses: list[np.ndarray]) -> np.ndarray:

@@ -210,17 +210,13 @@ class LearningRate(Results):
     def _findings_on_rates(self) -> list[str]:
         best = self.best
         found = [
-            f"The learning rate {best.rate:g} is best of {len(self.runs)}: after "
-            f"{len(best.losses)} updates the training loss is {best.training_loss:.3g}, and "
-            f"{best.validation_accuracy:.1%} of the validation rows are right."
+            f"The learning rate {best.rate:g} is best of {len(self.runs)}: {_outcome(best)} "
+            f"after {len(best.losses)} updates."
         ]
         for verdict in ("too small", "too large"):
             run = next((run for run in self.runs if self.verdict(run) == verdict), None)
             if run is not None:
-                found.append(
-                    f"{run.rate:g} is {verdict}: after as many updates the training loss is "
-                    f"{run.training_loss:.3g}, and {run.validation_accuracy:.1%} are right."
-                )
+                found.append(f"{run.rate:g} is {verdict}: {_outcome(run)} after as many.")
         return found
 
     def _finding_of_divergence(self) -> str:
@@ -267,23 +263,20 @@ class LearningRate(Results):
     def _draw_curves(self, say: Words) -> Any:
         figure = figures.new(10.0, 4.0)
         curves, ends = figure.subplots(1, 2, width_ratios=(3, 2))
+        lowest = np.inf
         for run, colour in zip(self.runs, figures.COLOURS, strict=False):
-            finite = run.losses[np.isfinite(run.losses)]
-            curves.plot(smoothed(finite), color=colour, label=f"{run.rate:g}")
-            accuracy = run.validation_accuracy
-            if run.diverged_at is None:
-                ends.plot(run.rate, accuracy, "o", color=colour)
-            else:
-                curves.plot(len(finite) - 1, smoothed(finite)[-1], "x", color=colour, ms=9, mew=2)
-                ends.plot(run.rate, accuracy, "x", color=colour, ms=9, mew=2)
-        ceiling = 30.0 * max(run.losses[0] for run in self.runs)
-        curves.set(yscale="log", ylim=(None, ceiling))
+            losses = smoothed(run.losses[np.isfinite(run.losses)])
+            lowest = min(lowest, losses.min())
+            curves.plot(losses, color=colour, label=_label(run, say))
+            mark = "o" if run.diverged_at is None else "x"
+            ends.plot(run.rate, run.validation_accuracy, mark, color=colour, ms=7, mew=2)
+        curves.set(yscale="log", ylim=(lowest / 2.0, 100.0 * self.runs[0].losses[0]))
         curves.set(xlabel=say("update"), ylabel=say("training loss, smoothed"))
-        curves.legend(title=say("learning rate"), ncols=2)
-        ends.plot([], [], "x", color="0.3", ms=9, mew=2, label=say("diverged"))
-        ends.axvline(
-            self.suggested.rate, color="0.3", ls=":", label=say("suggested by the range test")
-        )
+        curves.legend(title=say("learning rate"), ncols=2, loc="upper right")
+        rate, accuracy = self.suggested.rate, self.suggested.validation_accuracy
+        ends.axvline(rate, color="0.3", ls=":")
+        label = say("by the range test: {rate}", rate=f"{rate:.2g}")
+        ends.plot(rate, accuracy, "D", color="0.3", ms=7, label=label)
         ends.set(xscale="log", xlabel=say("learning rate"), ylabel=say("validation accuracy"))
         ends.set(ylim=(0.0, 1.05))
         ends.legend(loc="lower left")
@@ -327,6 +320,19 @@ def _run(rate: float, model: Sequential, history: History, parts: Parts) -> Run:
         validated["accuracy"],
         len(losses) if diverged else None,
         all(np.isfinite(array).all() for array in model.arrays().values()),
+    )
+
+
+def _label(run: Run, say: Words) -> str:
+    if run.diverged_at is None:
+        return f"{run.rate:g}"
+    return say("{rate}: diverged at update {update}", rate=f"{run.rate:g}", update=run.diverged_at)
+
+
+def _outcome(run: Run) -> str:
+    return (
+        f"training loss {run.training_loss:.3g}, validation loss {run.validation_loss:.3g} and "
+        f"{run.validation_accuracy:.1%} of the validation rows right"
     )
 
 

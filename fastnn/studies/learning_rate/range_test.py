@@ -143,6 +143,7 @@ def range_test(
         )
     except DivergedError as error:
         diverged = str(error)
+    assert model.history is not None  # since fit began
     seen = model.history.updates
     losses, rates = np.array(seen["loss"]), np.array(seen["lr"])
     finite = np.isfinite(losses)

@@ -218,7 +218,7 @@ class Optimizers(Results):
         axes = figure.subplots(2, 2)
         for axis, surface in zip(axes.flat, SURFACES, strict=True):
             draw(say, axis, surface)
-            axis.set_title(f"{say(surface.name)}\n{surface.formula}")
+            axis.set_title(f"{say(surface.name)}\n${surface.formula}$")
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
         return figure
@@ -229,15 +229,19 @@ class Optimizers(Results):
         for name in COMPARED:
             points = self.best_on(surface, name).points
             drawing.path(axis, points, _COLOURS[name], _title(name))
-        axis.plot(*surface.minimum, "*", color="black", ms=12, mfc="white", label=say("minimum"))
+        axis.plot(
+            *surface.minimum, "*", color="black", ms=12, mfc="white", label=say("global minimum")
+        )
         axis.set(xlim=surface.x_range, ylim=surface.y_range, xlabel="x", ylabel="y")
 
     def _draw_losses(self, say: Words, axis: Any, surface: Surface) -> None:
-        bottom = float(surface.level(0.0))
+        bottom = surface.loss_at(surface.minimum)
         for name in COMPARED:
             above = self.best_on(surface, name).losses - bottom
-            axis.plot(np.maximum(above, 1e-12), color=_COLOURS[name], label=_title(name))
-        axis.set(yscale="log", xlabel=say("step"), ylabel=say("loss above the minimum"))
+            axis.plot(above, color=_COLOURS[name], label=_title(name))
+        top = 2.0 * (surface.loss_at(surface.start) - bottom)
+        axis.set(yscale="log", ylim=(1e-6 * top, top))
+        axis.set(xlabel=say("step"), ylabel=say("loss above the minimum"))
 
     def _draw_training(self, say: Words) -> Any:
         figure = figures.new(10.0, 3.6)

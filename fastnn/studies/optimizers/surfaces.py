@@ -19,7 +19,7 @@ class Surface:
     name : str
         What descent may stay at there.
     formula : str
-        As text.
+        Of the loss, as TeX.
     loss : callable of (x, y) to an array of their shape
     gradient : callable of (x, y) to two such arrays
     start : pair of float
@@ -42,11 +42,13 @@ class Surface:
     x_range: tuple[float, float]
     y_range: tuple[float, float]
 
+    def loss_at(self, point: tuple[float, float]) -> float:
+        """The loss at one point."""
+        return float(self.loss(*np.array(point)[:, None])[0])
+
     def level(self, share: float) -> float:
         """The loss on this share of the way up from the minimum to the trap."""
-        bottom, top = (
-            float(self.loss(*map(np.float64, point))) for point in (self.minimum, self.trap)
-        )
+        bottom, top = self.loss_at(self.minimum), self.loss_at(self.trap)
         return bottom + share * (top - bottom)
 
 
@@ -78,7 +80,7 @@ def _neuron_gradient(x: np.ndarray, y: np.ndarray) -> Pair:
 
 
 def _outputs(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    z = np.asarray(weight)[..., None] * _INPUTS + np.asarray(bias)[..., None]
+    z = weight[..., None] * _INPUTS + bias[..., None]
     return (1.0 + np.tanh(z / 2.0)) / 2.0
 
 
@@ -112,12 +114,12 @@ SURFACES = (
         x_range=(-2.0, 2.0),
         y_range=(-1.3, 1.3),
     ),
-    # A sigmoid neuron with weight x and bias y that begins saturated, where its slope is nearly 0;
+    # A sigmoid neuron of weight x and bias y. It begins saturated, where its slope is nearly 0:
     # Glorot and Bengio, 2010, "Understanding the difficulty of training deep feedforward neural
     # networks", section 3.
     Surface(
         "plateau",
-        "((sigmoid(y - x) - 0.2)^2 + (sigmoid(y + x) - 0.8)^2) / 2",
+        r"((\sigma(y - x) - 0.2)^2 + (\sigma(y + x) - 0.8)^2) / 2",
         _neuron,
         _neuron_gradient,
         start=(-1.0, -4.0),
