@@ -15,6 +15,7 @@ import pytest
 
 import fastnn.functional
 from fastnn import cli
+from fastnn.studies import STUDIES
 
 CHECKOUT = Path(__file__).parent.parent
 DOCS = CHECKOUT / "docs"
@@ -96,10 +97,12 @@ def _check_command(line: str) -> None:
             cli._parser().parse_args(words[1:])
     except SystemExit as error:
         assert error.code == 0, line  # --help
+    if words[1:2] == ["study"] and not words[2].startswith("-"):
+        assert words[2] in (*STUDIES, "all", "NAME"), line
 
 
 def test_a_wrong_option_is_found(capsys) -> None:
-    for line in ("fastnn train --no-such-option", "fastnn trian", "rm -r folder"):
+    for line in ("fastnn train --none-such", "fastnn trian", "fastnn study none", "rm -r folder"):
         with pytest.raises(AssertionError):
             _check_command(line)
 
