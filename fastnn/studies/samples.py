@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,7 +47,7 @@ def parts_of(samples: Any, seed: int) -> Parts:
 def network(
     parts: Parts,
     widths: Sequence[int],
-    activation: type[layers.Activation] = layers.ReLU,
+    activation: Callable[[], layers.Layer] = layers.ReLU,
     *,
     dropout: float = 0.0,
     seed: int = 0,

@@ -48,7 +48,7 @@ def study(
     updates : int, default 200
         Of the full-batch trainings, for the updates to a fixed error.
     depths : sequence of int, default (2, 5, 10, 20, 30)
-        Hidden layers that the gradient is sent through, from the fewest.
+        Hidden layers that the gradient is sent through.
 
     Returns
     -------
@@ -61,6 +61,11 @@ def study(
     """
     seed = checks.integer("seed", seed, at_least=0)
     networks = checks.integer("networks", networks, at_least=2)
+    epochs = checks.positive_int("epochs", epochs)
+    updates = checks.positive_int("updates", updates)
+    depths = sorted(checks.positive_int("depths", depth) for depth in depths)
+    if not depths:
+        raise ValueError("depths is empty; expected numbers of hidden layers")
     parts = _at_most(checks.positive_int("rows", rows), samples.parts_of(data, seed), seed)
     return Activations(
         curves=curves.measure(),

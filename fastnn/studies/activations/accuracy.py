@@ -14,7 +14,7 @@ from ...optim import Adam
 from ...words import Words
 from ..results import Table
 from ..samples import network
-from .part import ELEMENTWISE, HIDDEN, Part
+from .part import ELEMENTWISE, HIDDEN, Part, seeds
 
 _RATE = 1e-3
 
@@ -45,47 +45,50 @@ class Accuracy(Part):
 
     def finding(self) -> str:
         means, deviations = self.means(), self.deviations()
-        ranked = sorted(means, key=lambda name: -means[name])
-        best = ranked[0]
-        close = [n for n in ranked[1:] if means[best] - means[n] <= deviations[best]]
-        others = f"; within that deviation of it: {', '.join(close)}" if close else ""
-        last = ranked[-1]
+        best, *others = self._ranked()
+        close = [name for name in others if means[best] - means[name] <= deviations[best]]
         return (
-            f"The best validation accuracy is {best}'s, {means[best]:.1%} with a deviation of "
-            f"{deviations[best]:.1%} over {len(self.accuracies[best])} networks{others}. The "
-            f"lowest is {last}'s, {means[last]:.1%}; without an activation it is "
-            f"{means['identity']:.1%}."
+            f"The best validation accuracy is {best}'s, {means[best]:.1%}, with a deviation of "
+            f"{deviations[best]:.1%} over {len(self.accuracies[best])} networks; less than that "
+            f"below it: {', '.join(close) or 'none'}. The sigmoid has {means['sigmoid']:.1%}, "
+            f"identity, no activation at all, {means['identity']:.1%}."
         )
 
     def draw(self, say: Words) -> dict[str, Any]:
         figure = figures.new(7.0, 4.2)
         axis = figure.subplots()
-        means = self.means()
-        for place, name in enumerate(sorted(means, key=lambda name: means[name])):
+        ranked = self._ranked()[::-1]
+        means, deviations = self.means(), self.deviations()
+        for place, name in enumerate(ranked):
             values = self.accuracies[name]
-            axis.plot(values, np.full(len(values), place), "o", color="0.7", ms=4)
-            axis.errorbar(
-                means[name],
-                place,
-                xerr=self.deviations()[name],
-                fmt="D",
-                ms=5,
-                capsize=3,
-                color=figures.COLOURS[0],
-            )
-        axis.set_yticks(range(len(means)), sorted(means, key=lambda name: means[name]))
-        axis.set_xlabel(say("validation accuracy: each network, mean and standard deviation"))
+            axis.plot(values, np.full(len(values), place), "o", color="black", alpha=0.2, ms=4)
+        spread = {"xerr": [deviations[name] for name in ranked], "fmt": "D", "ms": 5, "capsize": 3}
+        axis.errorbar([means[name] for name in ranked], range(len(ranked)), **spread)
+        axis.set_yticks(range(len(ranked)), ranked)
+        axis.set_xlabel(say("validation accuracy"))
+        axis.set_title(say("mean and standard deviation of {count} networks", count=len(values)))
         return {"accuracy": figure}
+
+    def _ranked(self) -> list[str]:
+        """Names from the best mean to the worst."""
+        means = self.means()
+        return sorted(means, key=lambda name: -means[name])
 
 
 def measure(parts: Parts, networks: int, epochs: int, seed: int) -> Accuracy:
     """The same network and training with every activation."""
     accuracies = {}
-    seeds = range(seed, seed + networks)
+    numbers = seeds(seed, networks)
     for name, activation in ELEMENTWISE.items():
-        models = [network(parts, HIDDEN, activation, seed=number) for number in seeds]
-        options = {"optimizers": Adam(_RATE), "epochs": epochs, "progress": False}
-        fit_many(models, *parts.train, seeds=seeds, **options)
+        models = [network(parts, HIDDEN, activation, seed=number) for number in numbers]
+        fit_many(
+            models,
+            *parts.train,
+            optimizers=Adam(_RATE),
+            seeds=numbers,
+            epochs=epochs,
+            progress=False,
+        )
         scores = [model.evaluate(*parts.validation)["accuracy"] for model in models]
         accuracies[name] = np.array(scores)
     return Accuracy(accuracies)

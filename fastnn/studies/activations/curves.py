@@ -59,12 +59,14 @@ class Curves(Part):
         figure = figures.new(9.0, 6.3)
         columns = 4
         rows = -(-len(self.values) // columns)
-        axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
-        for axis, name in zip(axes, self.values, strict=False):
+        axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+        for axis, name in zip(axes.flat, self.values, strict=False):
             axis.axhline(0.0, color="0.8", lw=0.8)
             axis.plot(self.z, self.values[name], label=say("value"))
-            axis.plot(self.z, self.derivatives[name], label=say("derivative"))
-            axis.set(title=name, ylim=(-2.2, 3.2))
+            axis.plot(self.z, self.derivatives[name], "--", label=say("derivative"))
+            axis.set(title=rf"{name}: $f' \leq$ {self.steepest(name):.4g}", ylim=(-2.2, 3.2))
+        for axis in axes[-1]:
+            axis.set_xlabel("$z$")
         figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=2)
         return {"curves": figure}
 

@@ -20,7 +20,7 @@ from ...optim import Adam
 from ...words import Words
 from ..results import Table
 from ..samples import network
-from .part import ELEMENTWISE, HIDDEN, Part
+from .part import ELEMENTWISE, HIDDEN, Part, seeds
 
 _ACTIVATIONS = ("relu", "leaky_relu")
 _SETTINGS = {"usual": (1e-3, 0.0), "rate 0.1": (0.1, 0.0), "bias -5": (1e-3, -5.0)}
@@ -82,28 +82,41 @@ class Dead(Part):
             ):
                 means, spreads = np.mean(values, axis=1), np.std(values, axis=1, ddof=1)
                 axis.bar(places + shift, means, 0.38, yerr=spreads, capsize=3, label=name)
-        labels = [say("usual"), say("learning rate 0.1"), say("biases from -5")]
+        labels = [
+            say("biases from {bias}", bias=f"{bias:g}")
+            if bias
+            else say("learning rate {rate}", rate=f"{rate:g}")
+            for rate, bias in _SETTINGS.values()
+        ]
         for axis in (shares, accuracies):
             axis.set_xticks(places, labels)
             axis.set_ylim(0.0, 1.05)
         shares.set_ylabel(say("share of units that are off for every row"))
         accuracies.set_ylabel(say("validation accuracy"))
         shares.legend()
+        title = say("mean and standard deviation of {count} networks", count=len(values[0]))
+        figure.suptitle(title, size="medium")
         return {"dead": figure}
 
 
 def measure(parts: Parts, networks: int, epochs: int, seed: int) -> Dead:
     """Networks of either activation, trained in each setting."""
     trained = {}
-    seeds = range(seed, seed + networks)
+    numbers = seeds(seed, networks)
     for setting, (rate, bias) in _SETTINGS.items():
         for name in _ACTIVATIONS:
-            models = [network(parts, HIDDEN, ELEMENTWISE[name], seed=number) for number in seeds]
+            models = [network(parts, HIDDEN, ELEMENTWISE[name], seed=number) for number in numbers]
             for model in models:
                 _start_from(model, bias)
             before = [share_off(model, parts.train[0]) for model in models]
-            options = {"optimizers": Adam(rate), "epochs": epochs, "progress": False}
-            fit_many(models, *parts.train, seeds=seeds, **options)
+            fit_many(
+                models,
+                *parts.train,
+                optimizers=Adam(rate),
+                seeds=numbers,
+                epochs=epochs,
+                progress=False,
+            )
             after = [share_off(model, parts.train[0]) for model in models]
             accuracy = [model.evaluate(*parts.validation)["accuracy"] for model in models]
             trained[setting, name] = Trained(*map(np.array, (before, after, accuracy)))

@@ -62,12 +62,12 @@ class Gradients(Part):
 
     def finding(self) -> str:
         deepest = self.depths[-1]
-        arrived = (f"{name} {self.at_first(name, deepest):.1e}" for name in _ACTIVATIONS)
+        arrived = (f"{name} {self.at_first(name, deepest):.2g}" for name in _ACTIVATIONS)
         small = self.at_first("relu", deepest, "normal 0.01")
         return (
             f"Through {deepest} layers, this share of the gradient arrives at the first, each "
             f"activation with its own initialiser: {', '.join(arrived)}. ReLU with weights of "
-            f"deviation {_SMALL} instead: {small:.1e}."
+            f"deviation {_SMALL} instead: {small:.2g}."
         )
 
     def draw(self, say: Words) -> dict[str, Any]:
@@ -93,9 +93,10 @@ class Gradients(Part):
         deepest = self.depths[-1]
         axes = figure.subplots(2, 2, sharex=True, sharey=True)
         for axis, name in zip(axes.flat, _ACTIVATIONS, strict=True):
-            for initialiser in _initialisers():
+            # In square layers Glorot's variance is LeCun's: dashes show the line below.
+            for initialiser, line in zip(_initialisers(), ("-", "-", "--", "-"), strict=True):
                 sizes = self.sizes[name, initialiser, deepest]
-                axis.semilogy(np.arange(1, deepest + 1), sizes, label=initialiser)
+                axis.semilogy(np.arange(1, deepest + 1), sizes, line, label=initialiser)
             axis.set_title(name)
         for axis in axes[1]:
             axis.set_xlabel(say("layer"))

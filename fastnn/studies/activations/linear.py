@@ -14,7 +14,7 @@ from ...model import Sequential
 from ...optim import Adam
 from ...words import Words
 from ..results import Table
-from .part import ELEMENTWISE, Part
+from .part import ELEMENTWISE, Part, seeds
 
 _STACKS = (2, 3)
 _WIDTH = 64
@@ -86,7 +86,7 @@ class Linearity(Part):
             figure.subplots(1, len(self.regions), sharey=True), self.regions.items(), strict=True
         ):
             levels = np.linspace(0.0, 1.0, 11)
-            axis.contourf(self.line, self.line, region, levels, cmap="PuOr", alpha=0.6)
+            axis.contourf(self.line, self.line, region, levels, cmap="coolwarm", alpha=0.5)
             axis.contour(self.line, self.line, region, [0.5], colors="black", linewidths=1.2)
             for number, marker in ((0, "o"), (1, "^")):
                 cloud = self.points[self.classes == number]
@@ -108,9 +108,9 @@ def measure(inputs: np.ndarray, networks: int, seed: int) -> Linearity:
     plane = np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)
     accuracies, regions = {}, {}
     for name in _XOR_ACTIVATIONS:
-        models = [_classifier(name, number) for number in range(seed, seed + networks)]
-        options = {"optimizers": Adam(_XOR_RATE), "epochs": _XOR_EPOCHS, "progress": False}
-        fit_many(models, points, classes, **options)
+        models = [_classifier(name, number) for number in seeds(seed, networks)]
+        adam = Adam(_XOR_RATE)
+        fit_many(models, points, classes, optimizers=adam, epochs=_XOR_EPOCHS, progress=False)
         scores = [model.evaluate(points, classes)["accuracy"] for model in models]
         accuracies[name] = np.array(scores)
         regions[name] = models[0].predict_proba(plane)[:, 1].reshape(_POINTS, _POINTS)

@@ -19,7 +19,7 @@ from ...optim import SGD
 from ...words import Words
 from ..results import Table
 from ..samples import network
-from .part import ELEMENTWISE, HIDDEN, Part
+from .part import ELEMENTWISE, HIDDEN, Part, seeds
 
 ERRORS = (0.1, 0.01)
 """The shares of training rows that may be wrong."""
@@ -82,7 +82,8 @@ class Speed(Part):
             axis.fill_between(updates, low, high, color=colour, alpha=0.2, lw=0.0)
         for error in ERRORS:
             axis.axhline(error, color="0.6", lw=0.8, ls="--")
-        axis.set(xlabel=say("updates"), ylabel=say("training error"))
+        title = say("median of {count} networks, and their range", count=len(errors))
+        axis.set(xlabel=say("updates"), ylabel=say("training error"), title=title)
         axis.legend()
         return {"updates": figure}
 
@@ -91,8 +92,8 @@ def measure(parts: Parts, networks: int, updates: int, seed: int) -> Speed:
     """Networks of either activation at the same rate."""
     errors = {}
     for name in _ACTIVATIONS:
-        seeds = range(seed, seed + networks)
-        models = [network(parts, HIDDEN, ELEMENTWISE[name], seed=number) for number in seeds]
+        numbers = seeds(seed, networks)
+        models = [network(parts, HIDDEN, ELEMENTWISE[name], seed=number) for number in numbers]
         histories = fit_many(
             models,
             *parts.train,
