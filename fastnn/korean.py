@@ -42,4 +42,22 @@ KOREAN = {
     # Schedules
     "training loss, mean": "학습 손실 (평균)",
     "validation loss: each network, and mean": "검증 손실: 신경망별 값과 평균",
+    # activations
+    "value": "함숫값",
+    "derivative": "도함수",
+    "class {number}": "클래스 {number}",
+    "{name}: {accuracy} right": "{name}: 정답률 {accuracy}",
+    "each layer of {count}": "{count}개 층의 각 층",
+    "first layer": "첫 번째 층",
+    "layer": "층",
+    "hidden layers": "은닉층 수",
+    "gradient, relative to the last layer's": "기울기의 크기 (마지막 층 대비)",
+    "updates": "갱신 횟수",
+    "training error": "학습 오류율",
+    "median of {count} networks, and their range": "신경망 {count}개의 중앙값과 범위",
+    "mean and standard deviation of {count} networks": "신경망 {count}개의 평균과 표준편차",
+    "learning rate {rate}": "학습률 {rate}",
+    "biases from {bias}": "편향 초깃값 {bias}",
+    "share of units that are off for every row": "모든 데이터에서 꺼진 뉴런의 비율",
+    "validation accuracy": "검증 정확도",
 }
