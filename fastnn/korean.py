@@ -60,4 +60,18 @@ KOREAN = {
     "biases from {bias}": "편향 초깃값 {bias}",
     "share of units that are off for every row": "모든 데이터에서 꺼진 뉴런의 비율",
     "validation accuracy": "검증 정확도",
+    # batch-size and loss-surfaces
+    "full batch: all {samples} samples": "전체 배치: 표본 {samples}개 모두",
+    "stochastic: one sample at a time": "확률적: 표본 하나씩",
+    "mini-batches of {size}": "미니배치: 표본 {size}개씩",
+    # batch-size
+    "updates": "갱신 횟수",
+    "seconds of training": "학습 시간(초)",
+    "loss of all training samples": "전체 학습 표본의 손실",
+    "dots: where validation accuracy reaches {target}": "점: 검증 정확도 {target}에 이른 곳",
+    "measured on batches": "배치에서 측정한 값",
+    "batch size": "배치 크기",
+    "variance of the gradient": "기울기의 분산",
+    "suggested batch size: {size}": "권장 배치 크기: {size}",
+    "gradient noise scale (samples)": "기울기 잡음 척도(표본 수)",
 }
