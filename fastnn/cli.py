@@ -326,7 +326,7 @@ def _study(arguments: argparse.Namespace) -> None:
             if arguments.out:
                 with _saving(arguments.out):
                     paths = numbers.save(arguments.out, arguments.language)
-                print(f"\nsaved {', '.join(map(str, paths))}")
+                print("", *(f"saved {path}" for path in paths), sep="\n")
             if name != names[-1]:
                 print()
             sys.stdout.flush()
