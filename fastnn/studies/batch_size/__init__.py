@@ -26,7 +26,7 @@ import numpy as np
 from ... import checks, figures
 from ...words import Words
 from ..results import Results, Table
-from ..samples import parts_of
+from ..samples import parts_of, with_first
 from ..two_weights import two_weights
 from ..wording import kind_of_descent, series
 from .noise import Variances, variances
@@ -83,9 +83,7 @@ def study(
     [3, 1]
     """
     checks.positive_int("epochs", epochs)
-    checks.positive_int("rows", rows)
-    parts = parts_of(data, seed)
-    parts = parts._replace(train=(parts.train[0][:rows], parts.train[1][:rows]))
+    parts = with_first(parts_of(data, seed), rows)
     samples = len(parts.train[0])
     smaller = sorted({size for size in batch_sizes if size < samples})
     sizes = [checks.positive_int("batch_sizes", size) for size in smaller] + [samples]

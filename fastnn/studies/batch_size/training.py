@@ -15,6 +15,7 @@ from ...history import EpochInfo
 from ...many import fit_many
 from ...model import Sequential
 from ...optim import SGD
+from ..curves import by_epoch
 from ..samples import network
 from .noise import gradient_noise
 
@@ -128,7 +129,7 @@ class Trainer:
                 seeds=self.seed,
                 progress=False,
             )
-        return [math.inf if h.diverged else float(np.mean(h["val_loss"])) for h in histories]
+        return by_epoch(histories, "val_loss", self.epochs).mean(axis=1).tolist()
 
     def _measure(self, model: Sequential) -> tuple[float, ...]:
         return (

@@ -20,7 +20,7 @@ from ... import checks, figures
 from ...words import Words
 from .. import drawing
 from ..results import Results, Table
-from ..samples import parts_of
+from ..samples import parts_of, with_first
 from ..two_weights import TwoWeights, two_weights
 from . import responses
 from .escape import Escape, escape
@@ -87,10 +87,8 @@ def study(
     >>> result.summary()["batch size"]
     [1, 5, 30, 1, 5, 30]
     """
-    checks.positive_int("rows", rows)
     checks.positive_int("epochs", epochs)
-    parts = parts_of(data, seed)
-    parts = parts._replace(train=(parts.train[0][:rows], parts.train[1][:rows]))
+    parts = with_first(parts_of(data, seed), rows)
     return LossSurfaces(
         _pair(two_weights(parts)),
         responses.responses(
