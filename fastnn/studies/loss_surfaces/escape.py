@@ -163,7 +163,8 @@ class Escape:
         return [
             f"On a loss of {samples} samples with {len(self.sine.minima)} minima, {self.begun:.0%} "
             f"of {len(self.starts)} starts lie in the valley of the global one. After "
-            f"{self.updates} updates at learning rate {self.shown_rate:g} there are {at_rate}.",
+            f"{self.updates} updates at learning rate {self.shown_rate:g}, the best for batches of "
+            f"{sizes[0]} without momentum, there are {at_rate}.",
             f"At the best of {len(self.learning_rates)} learning rates, without momentum and with "
             f"momentum {fast:g}, it is {with_momentum}.",
         ]
