@@ -23,7 +23,7 @@ KOREAN = {
     "derivative": "도함수",
     "class {number}": "클래스 {number}",
     "{name}: {accuracy} right": "{name}: 정답률 {accuracy}",
-    "each layer of {count}": "{count}개 층의 각 층",
+    "each of {count} layers": "{count}개 층 각각",
     "first layer": "첫 번째 층",
     "layer": "층",
     "hidden layers": "은닉층 수",

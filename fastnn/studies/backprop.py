@@ -139,7 +139,7 @@ class Backprop(Results):
             "value": [self.before[name] for name in quantities],
             "after the update": [self.after[name] for name in quantities],
         }
-        edges = {
+        edges: dict[str, list[Any]] = {
             "edge": [f"{edge.start} -> {edge.end}" for edge in self.edges],
             "upstream": [edge.upstream for edge in self.edges],
             "local": [edge.local for edge in self.edges],
