@@ -132,6 +132,11 @@ assert_type(fastnn.from_torch(None), fastnn.Sequential)
 weights, names = lifted.to_numpy()
 assert_type(names, list[str])
 
+# Studies
+
+numbers = fastnn.studies.run("batch-size", (np.ones((4, 2)), np.ones(4, int)), seed=1)
+print(numbers.summary(), numbers.findings(), numbers.to_csv("out"), numbers.plot("ko"))
+
 # Backends
 
 with fastnn.use_backend("numpy") as backend:

@@ -1,4 +1,4 @@
-"""The ``fastnn`` command: train, evaluate, predict, inspect, doctor.
+"""The ``fastnn`` command: train, evaluate, predict, inspect, study, doctor.
 
 Exit codes: 0 done, 1 the work failed (training diverged, a file could not be written), 2 bad usage
 or bad input, 130 interrupted. Errors are one line on standard error.
@@ -10,6 +10,7 @@ import argparse
 import csv
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -17,8 +18,9 @@ from typing import Any, NoReturn
 
 import fastnn
 
-from . import backend, checks, cli_data, data, layers, losses, optim, schedules
+from . import backend, checks, cli_data, data, figures, layers, losses, optim, schedules, studies
 from .training_data import batch_rows
+from .words import LANGUAGES, Words
 
 DONE, FAILED, USAGE, BROKEN_PIPE, INTERRUPTED = 0, 1, 2, 141, 130
 
@@ -111,18 +113,21 @@ def _parser() -> argparse.ArgumentParser:
         "--batch-size", type=_positive, default=32, metavar="N", help="rows a step (%(default)s)"
     )
     inspect.set_defaults(run=_inspect)
+    _add_study(commands)
     text = "print versions, CPU features, threads, backends and the cache folder"
     commands.add_parser("doctor", help=text, description=text).set_defaults(run=_doctor)
     return parser
 
 
 _DATA_HELP = (
-    "a folder or file of MNIST-style IDX (plain or .gz), an .npz or a .csv file; "
+    "a folder or file of MNIST-style IDX (plain or .gz) or of CIFAR's binary version, an .npz or "
+    "a .csv file; "
     f"{cli_data.EMBEDDED!r} (unless a file of that name is there) is the embedded handwritten "
     "digits"
 )
 _LABEL_HELP = "the CSV column, or the array in an .npz, to predict"
 _DROPOUT = 0.2
+_ALL = "all"
 
 
 def _add_train(commands: Any) -> None:
@@ -150,11 +155,34 @@ def _add_train(commands: Any) -> None:
     add("--early-stopping", "N", text, type=_positive, nargs="?", const=10)
     add("--seed", "N", "of the split, weights and shuffles", 0, type=int)
     add("--out", "PATH", "where to save (named after the data if not given)", type=Path)
+    add("--plot", "PATH", "draw the curves of loss and accuracy into a file, say .png", type=Path)
     text = "take labels that are whole numbers as numbers, not as classes"
     train.add_argument("--regression", action="store_true", help=text)
     train.add_argument("--quiet", action="store_true", help="print the test result only")
     _add_engine(train)
     train.set_defaults(run=_train)
+
+
+def _add_study(commands: Any) -> None:
+    text = "answer a question about training by an experiment"
+    questions = (f"  {name:<15}{question}" for name, question in studies.STUDIES.items())
+    study = commands.add_parser(
+        "study",
+        help=text,
+        description=text,
+        epilog="\n".join(("studies:", *questions, f"  {_ALL:<15}all of them in turn")),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    study.add_argument("name", metavar="NAME", help="the study, see below")
+    text = "a folder to write all numbers (CSV) and figures (PNG) into"
+    study.add_argument("--out", metavar="DIR", type=Path, help=text)
+    study.add_argument("--data", metavar="PATH", help=f"instead of the embedded: {_DATA_HELP}")
+    study.add_argument("--label", metavar="COL", help=_LABEL_HELP)
+    text = "of splits, weights and shuffles (%(default)s)"
+    study.add_argument("--seed", metavar="N", type=int, default=0, help=text)
+    text = "of the words in figures (%(default)s)"
+    study.add_argument("--language", choices=LANGUAGES, default="en", help=text)
+    study.set_defaults(run=_study)
 
 
 def _add_engine(command: argparse.ArgumentParser) -> None:
@@ -219,11 +247,13 @@ def _train(arguments: argparse.Namespace) -> None:
             parts.unit.remove(model)
         result = model.evaluate(*parts.test, metrics=[metric])
     print("test", _score(metric, result[metric]))
-    try:
+    with _saving(out):
         model.save(out)
-    except OSError as error:
-        raise _SaveError(f"{out} cannot be written: {error.strerror or error}") from error
     say(f"saved {out}")
+    if arguments.plot:
+        with _saving(arguments.plot):
+            history.plot(arguments.plot)
+        say(f"saved {arguments.plot}")
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -277,6 +307,31 @@ def _inspect(arguments: argparse.Namespace) -> None:
     print(model.plan(arguments.batch_size, model.optimizer or "adam"))
 
 
+def _study(arguments: argparse.Namespace) -> None:
+    names = list(studies.STUDIES) if arguments.name == _ALL else [arguments.name]
+    if arguments.out:
+        with _saving(arguments.out):
+            arguments.out.mkdir(parents=True, exist_ok=True)
+    parts = None
+    if arguments.data:
+        parts = cli_data.read_parts(arguments.data, arguments.label, False, arguments.seed)
+    # A missing package or font is told before the experiment.
+    with figures.lettering(Words(arguments.language)) if arguments.out else nullcontext():
+        for name in names:
+            taken = parts if arguments.name != _ALL or studies.takes_data(name) else None
+            numbers = studies.run(name, taken, seed=arguments.seed)
+            print(f"{name}: {studies.STUDIES[name]}", numbers.summary(), sep="\n\n", end="\n\n")
+            for finding in numbers.findings():
+                print(textwrap.fill(finding, 100, initial_indent="- ", subsequent_indent="  "))
+            if arguments.out:
+                with _saving(arguments.out):
+                    paths = numbers.save(arguments.out, arguments.language)
+                print("", *(f"saved {path}" for path in paths), sep="\n")
+            if name != names[-1]:
+                print()
+            sys.stdout.flush()
+
+
 def _doctor(arguments: argparse.Namespace) -> None:
     from .doctor import facts
 
@@ -287,13 +342,30 @@ def _doctor(arguments: argparse.Namespace) -> None:
 # What the commands are made of
 
 
+@contextmanager
+def _saving(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _SaveError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
 def _output_path(arguments: argparse.Namespace) -> Path:
     """Where the model goes, refused before the training rather than after it."""
     name = Path(arguments.data).resolve().name.partition(".")[0]
     out: Path = arguments.out or Path(f"{name}.safetensors")
-    if out.is_dir() or not os.access(out.parent, os.W_OK):
-        raise ValueError(f"--out: {out} cannot be written: expected a file in a writable folder")
+    _check_writable("--out", out)
+    if arguments.plot:
+        _check_writable("--plot", arguments.plot)
+        figures.check_ending(arguments.plot)
     return out
+
+
+def _check_writable(option: str, path: Path) -> None:
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise ValueError(
+            f"{option}: {path} cannot be written: expected a file in a writable folder"
+        )
 
 
 @contextmanager

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import arrays, checks, optional
+from . import arrays, checks, figures
 from .image_transforms import (
     Brightness,
     ColorJitter,
@@ -25,14 +24,12 @@ from .image_transforms import (
     Transform,
     VerticalFlip,
 )
-from .model_files import written_aside
 
 if TYPE_CHECKING:
     from .augment import Compose
 
 _INCHES, _LABELS, _TITLES = 1.0, 1.4, 0.3
 """Widths of an image and of the names, and the height of the titles."""
-_DPI = 100
 
 
 def preview(
@@ -103,8 +100,7 @@ def preview(
     ]
     figure = _draw(sheet, chain.size(shown).maximum)
     if path is not None:
-        with written_aside(Path(path)) as file:
-            figure.savefig(file, format=Path(path).suffix[1:] or None)
+        figures.save(figure, path)
     return figure
 
 
@@ -140,12 +136,11 @@ def _changed(chain: Compose, images: np.ndarray, number: int, seed: int, epoch: 
 
 
 def _draw(sheet: list[tuple[str, list[np.ndarray]]], maximum: float) -> Any:
-    figures = optional.require("matplotlib.figure", extra="plot")
     rows, columns = len(sheet), len(sheet[0][1])
     height, width = sheet[0][1][0].shape[:2]
     tall = min(2.0, max(0.5, height / width)) * _INCHES
     size = columns * _INCHES + _LABELS, rows * tall + _TITLES
-    figure = figures.Figure(size, _DPI)
+    figure = figures.new(*size, layout=None)
     axes = figure.subplots(rows, columns, squeeze=False)
     for (name, pictures), places in zip(sheet, axes, strict=True):
         for picture, place in zip(pictures, places, strict=True):

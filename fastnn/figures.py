@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,10 @@ _HANGUL = (
 )
 
 
-def new(width: float, height: float) -> Any:
-    """An empty matplotlib figure, that no window shows; sizes in inches."""
+def new(width: float, height: float, layout: str | None = "constrained") -> Any:
+    """An empty matplotlib figure that no window shows; sizes in inches."""
     figures = optional.require("matplotlib.figure", extra="plot")
-    return figures.Figure((width, height), dpi=DPI, layout="constrained")
+    return figures.Figure((width, height), dpi=DPI, layout=layout)
 
 
 def save(figure: Any, path: str | os.PathLike) -> None:
@@ -43,9 +43,18 @@ def save(figure: Any, path: str | os.PathLike) -> None:
     ValueError
         For an ending that matplotlib does not know.
     """
+    check_ending(path)
     target = Path(path)
     with written_aside(target) as file:
-        figure.savefig(file, format=target.suffix[1:] or None)
+        figure.savefig(file, format=target.suffix[1:].lower())
+
+
+def check_ending(path: str | os.PathLike) -> None:
+    """Raise ValueError where a path's ending is no kind of picture that can be written."""
+    known = optional.require("matplotlib.backend_bases", extra="plot").FigureCanvasBase.filetypes
+    ending = Path(path).suffix[1:].lower()
+    if ending not in known:
+        raise ValueError(f"{path} ends in {ending!r}; expected one of {', '.join(sorted(known))}")
 
 
 @contextmanager
@@ -66,12 +75,20 @@ def lettering(say: Words) -> Iterator[None]:
 
 
 def _hangul_font() -> str:
-    fonts = optional.require("matplotlib.font_manager", extra="plot")
-    installed = set(fonts.get_font_names())
-    for name in _HANGUL:
-        if name in installed:
-            return name
+    manager = optional.require("matplotlib.font_manager", extra="plot")
+    if not _known(manager):
+        # matplotlib keeps a list of fonts from an earlier day.
+        for path in manager.findSystemFonts():
+            with suppress(OSError, RuntimeError):
+                manager.fontManager.addfont(path)
+    for name in _known(manager):
+        return name
     raise ValueError(
         "language is 'ko' and no font with Korean letters is installed; expected one of "
         f"{', '.join(_HANGUL)} (on Debian and Ubuntu: apt install fonts-nanum)"
     )
+
+
+def _known(manager: Any) -> list[str]:
+    installed = set(manager.get_font_names())
+    return [name for name in _HANGUL if name in installed]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -67,6 +68,42 @@ class History(Mapping[str, list[float]]):
     def epochs(self) -> int:
         """Epochs that were finished."""
         return max(map(len, self._lists.values()), default=0)
+
+    def plot(self, path: str | os.PathLike | None = None, *, language: str = "en") -> Any:
+        """Draw loss and metrics by epoch, and mark the best epoch.
+
+        That is the one of the least validation loss or, without validation data, training loss.
+
+        Parameters
+        ----------
+        path : path, optional
+            A file to write, of a kind that matplotlib knows by its ending, say ".png".
+        language : "en" or "ko", default "en"
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        ValueError
+            For an empty history, another language, or an ending that matplotlib does not know.
+        OSError
+            Where the file cannot be written.
+        ImportError
+            Without matplotlib (``fastnn-kernels[plot]``).
+
+        Examples
+        --------
+        >>> import fastnn
+        >>> X, y = fastnn.data.digits()
+        >>> model = fastnn.Sequential(fastnn.Linear(64, 10), seed=0)
+        >>> history = model.fit(X, y, epochs=5)
+        >>> figure = history.plot("curves.png")  # doctest: +SKIP
+        """
+        from .history_plot import plot
+
+        return plot(self, path, language)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""

@@ -10,11 +10,12 @@ these write themselves as CSV, draw themselves, and say what they show.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
 from .. import checks
-from .results import Results
+from .results import Results as Results
 
 STUDIES = {
     "batch-size": "What does the batch size change, and which one should I take?",
@@ -57,12 +58,26 @@ def run(name: str, data: Any = None, *, seed: int = 0) -> Results:
     >>> run("backprop").name
     'backprop'
     """
-    checks.lookup("study", name, STUDIES)
-    study = import_module(f".{name.replace('-', '_')}", __name__).study
-    if "data" in inspect.signature(study).parameters:
-        numbers: Results = study(data, seed=seed)
+    numbers: Results
+    if takes_data(name):
+        numbers = _study(name)(data, seed=seed)
     elif data is None:
-        numbers = study(seed=seed)
+        numbers = _study(name)(seed=seed)
     else:
         raise ValueError(f"data were given; the study {name} brings its own")
     return numbers
+
+
+def takes_data(name: str) -> bool:
+    """Whether a study's experiment is made on samples that can be given.
+
+    >>> takes_data("batch-size"), takes_data("backprop")
+    (True, False)
+    """
+    return "data" in inspect.signature(_study(name)).parameters
+
+
+def _study(name: str) -> Callable[..., Results]:
+    checks.lookup("study", name, STUDIES)
+    study: Callable[..., Results] = import_module(f".{name.replace('-', '_')}", __name__).study
+    return study
