@@ -18,8 +18,8 @@ KOREAN = {
     "Forward: the loss is {before}, and {after} after one update": (
         "순전파: 손실은 {before}, 한 번 갱신한 뒤에는 {after}"
     ),
-    "Backward: upstream \N{MULTIPLICATION SIGN} local = downstream, along every arrow": (
-        "역전파: 화살표마다 상류 기울기 \N{MULTIPLICATION SIGN} 국소 미분 = 하류 기울기"
+    "Backward: along every arrow, upstream times local is downstream": (
+        "역전파: 화살표마다 상류 기울기와 국소 미분의 곱이 하류 기울기"
     ),
     # Learning rate
     "update": "갱신",
@@ -48,7 +48,7 @@ KOREAN = {
     "derivative": "도함수",
     "class {number}": "클래스 {number}",
     "{name}: {accuracy} right": "{name}: 정답률 {accuracy}",
-    "each layer of {count}": "{count}개 층의 각 층",
+    "each of {count} layers": "{count}개 층 각각",
     "first layer": "첫 번째 층",
     "layer": "층",
     "hidden layers": "은닉층 수",
