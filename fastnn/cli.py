@@ -120,7 +120,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 _DATA_HELP = (
-    "a folder or file of MNIST-style IDX (plain or .gz), an .npz or a .csv file; "
+    "a folder or file of MNIST-style IDX (plain or .gz) or of CIFAR's binary version, an .npz or "
+    "a .csv file; "
     f"{cli_data.EMBEDDED!r} (unless a file of that name is there) is the embedded handwritten "
     "digits"
 )
@@ -325,7 +326,7 @@ def _study(arguments: argparse.Namespace) -> None:
             if arguments.out:
                 with _saving(arguments.out):
                     paths = numbers.save(arguments.out, arguments.language)
-                print(f"\nsaved {', '.join(map(str, paths))}")
+                print("", *(f"saved {path}" for path in paths), sep="\n")
             if name != names[-1]:
                 print()
             sys.stdout.flush()

@@ -31,7 +31,7 @@ class Dataset(_Pair):
     y : ndarray, shape (B,) or (B, O)
         Class numbers, int64, or float targets.
     classes : tuple of str, or None
-        The name of each class number, where the labels were text.
+        The name of each class number, where the labels were text or names came with them.
 
     >>> X, y = Dataset(np.zeros((2, 3)), np.array([0, 1]), classes=("cat", "dog"))
     >>> y
@@ -68,18 +68,22 @@ def digits() -> Dataset:
 
 
 def load(path: str | PathLike[str], label: str | None = None, part: str = "all") -> Dataset:
-    """Inputs and labels from a file, or from a folder of IDX files.
+    """Inputs and labels from a file, or from a folder of IDX or CIFAR files.
 
     What may be read:
 
     - IDX, plain or .gz: an image file with MNIST's names ("train-images-idx3-ubyte", labels in
       "train-labels-idx1-ubyte" beside it), or the folder that holds such pairs.
+    - CIFAR-10 or CIFAR-100, binary version: one .bin file, the folder of them, or the folder that
+      holds that folder. Class names are read from beside; of CIFAR-100 they are the 100 fine ones.
     - .npz: arrays "X" and "y", or "x_train", "y_train", "x_test", "y_test"; in either case.
     - .csv: comma-separated with a header; every column but the label's is a number.
 
-    uint8 inputs are pixels and come out as float32 from 0 to 1; images become rows. Labels that
-    are whole numbers become class numbers, text becomes the number of its place in sorted order
-    (`Dataset.classes` has the names), other numbers stay float targets.
+    uint8 inputs are pixels and come out as float32 from 0 to 1. Images become rows, those in colour
+    with red, green and blue of each pixel side by side: ``X.reshape(-1, 32, 32, 3)`` is CIFAR's,
+    and ``shape=(32, 32, 3)`` tells `fastnn.augment.Compose`. Labels that are whole numbers become
+    class numbers, text becomes the number of its place in sorted order (`Dataset.classes` has the
+    names), other numbers stay float targets.
 
     Parameters
     ----------
@@ -112,12 +116,12 @@ def load(path: str | PathLike[str], label: str | None = None, part: str = "all")
     Dataset(X=array([[1., 2.],
            [3., 4.]]), y=array([1, 0]))
     """
-    inputs, labels = _read(path, label, part, labelled=True)
+    inputs, labels, classes = _read(path, label, part, labelled=True)
     if labels is None:
         raise ValueError(f"{path}: no labels found beside the images")
-    y, classes = _as_targets(labels)
+    y, names = _as_targets(labels)
     checks.same_rows(f"{path}: inputs", inputs, "labels", y)
-    return Dataset(_as_inputs(inputs), y, classes)
+    return Dataset(_as_inputs(inputs), y, classes or names)
 
 
 def load_inputs(
@@ -239,25 +243,29 @@ def _deal(groups: np.ndarray, shares: np.ndarray) -> np.ndarray:
 
 def _read(
     path: str | PathLike[str], label: str | None, part: str, labelled: bool
-) -> tuple[np.ndarray, np.ndarray | None]:
-    from . import data_files
+) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...] | None]:
+    """Inputs, labels and the classes' names, as they are stored."""
+    from . import cifar_files, data_files
 
     path = Path(path)
     wanted = checks.lookup("part", part, {"all": PARTS, **{name: (name,) for name in PARTS}})
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder")
-    if path.suffix.lower() == ".npz":
-        return data_files.read_npz(path, label, wanted, labelled)
-    is_csv = path.suffix.lower() == ".csv"
-    if label is not None and not is_csv:
-        raise ValueError(f"{path}: label={label!r} is for CSV and .npz; IDX labels have no name")
+    kind = path.suffix.lower()
+    if kind == ".npz":
+        return *data_files.read_npz(path, label, wanted, labelled), None
+    if label is not None and kind != ".csv":
+        raise ValueError(f"{path}: label={label!r} is for CSV and .npz; others have no such name")
     if path.is_dir():
-        return data_files.read_idx_folder(path, wanted)
+        images = cifar_files.read_folder(path, wanted)
+        return images or (*data_files.read_idx_folder(path, wanted), None)
     if part != "all":
         raise ValueError(f"{path}: part={part!r} is for data in two parts; this file is one")
-    if is_csv:
-        return data_files.read_csv(path, label, labelled)
-    return data_files.read_idx_pair(path)
+    if kind == ".bin":
+        return cifar_files.read_file(path)
+    if kind == ".csv":
+        return *data_files.read_csv(path, label, labelled), None
+    return *data_files.read_idx_pair(path), None
 
 
 def _as_inputs(values: np.ndarray) -> np.ndarray:

@@ -53,7 +53,8 @@ def read_idx_folder(folder: Path, parts: Sequence[str]) -> tuple[Inputs, Labels]
     if not found:
         raise ValueError(
             f"{folder}: no {' or '.join(parts)} images found; expected IDX files"
-            " such as train-images-idx3-ubyte or t10k-images-idx3-ubyte.gz"
+            " such as train-images-idx3-ubyte or t10k-images-idx3-ubyte.gz, or CIFAR's binary ones"
+            " such as data_batch_1.bin"
         )
     return _join(folder, found)
 
@@ -63,8 +64,8 @@ def read_idx_pair(path: Path) -> tuple[Inputs, Labels]:
     name = IDX_IMAGES.fullmatch(path.name)
     if name is None:
         raise ValueError(
-            f"{path}: unknown kind of data, expected .csv, .npz, a folder of IDX files or one of"
-            " images named like train-images-idx3-ubyte"
+            f"{path}: unknown kind of data, expected .csv, .npz, CIFAR's .bin, a folder of IDX or"
+            " CIFAR's files, or an IDX file of images named like train-images-idx3-ubyte"
         )
     plain = path.with_name(f"{name['set']}labels{name['dot']}idx1-ubyte")
     for labels in (plain, plain.with_name(plain.name + ".gz")):
@@ -78,7 +79,7 @@ def read_idx(path: Path) -> np.ndarray:
 
     Source: the end of LeCun, Cortes and Burges' page "The MNIST database".
     """
-    with _naming(path), open(path, "rb") as raw:
+    with naming(path), open(path, "rb") as raw:
         packed = raw.read(2) == b"\x1f\x8b"
         stored = path.stat().st_size
         raw.seek(0)
@@ -101,7 +102,7 @@ def read_npz(
     path: Path, label: str | None, parts: Sequence[str], labelled: bool
 ) -> tuple[Inputs, Labels]:
     """Arrays "X" and "y" (or the named label), or those with "_train" and "_test" behind."""
-    with _naming(path), zipfile.ZipFile(path) as archive:
+    with naming(path), zipfile.ZipFile(path) as archive:
         members = {info.filename.removesuffix(".npy").lower(): info for info in archive.infolist()}
         if len(members) < len(archive.infolist()):
             raise ValueError("two arrays in it have the same name, but for upper and lower case")
@@ -126,7 +127,7 @@ def read_npz(
 
 def read_csv(path: Path, label: str | None, labelled: bool) -> tuple[Inputs, Labels]:
     """A table with a header; the label's column apart, every other column a number."""
-    with _naming(path), open(path, newline="", encoding="utf-8-sig") as file:
+    with naming(path), open(path, newline="", encoding="utf-8-sig") as file:
         lines = csv.reader(file, strict=True)
         header = [name.strip() for name in next(lines, [])]
         _check_header(header)
@@ -253,7 +254,7 @@ def _exactly(file: IO[bytes], size: int) -> bytes:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
     """Turns whatever a damaged file makes the libraries raise into one error that names it."""
     try:
         yield

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +75,20 @@ def lettering(say: Words) -> Iterator[None]:
 
 
 def _hangul_font() -> str:
-    fonts = optional.require("matplotlib.font_manager", extra="plot")
-    installed = set(fonts.get_font_names())
-    for name in _HANGUL:
-        if name in installed:
-            return name
+    manager = optional.require("matplotlib.font_manager", extra="plot")
+    if not _known(manager):
+        # matplotlib keeps a list of fonts from an earlier day.
+        for path in manager.findSystemFonts():
+            with suppress(OSError, RuntimeError):
+                manager.fontManager.addfont(path)
+    for name in _known(manager):
+        return name
     raise ValueError(
         "language is 'ko' and no font with Korean letters is installed; expected one of "
         f"{', '.join(_HANGUL)} (on Debian and Ubuntu: apt install fonts-nanum)"
     )
+
+
+def _known(manager: Any) -> list[str]:
+    installed = set(manager.get_font_names())
+    return [name for name in _HANGUL if name in installed]

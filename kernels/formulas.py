@@ -291,11 +291,15 @@ def softmax_grad(m: Any, output: Any, grad: Any, dot: Any) -> Any:
     return output * (grad - dot)
 
 
+def cross_entropy_term(m: Any, target: Any, logit: Any, row_max: Any) -> Any:
+    """target (logit - row_max): 0 where the target is, were the logit -inf, a class ruled out."""
+    return m.where(m.abs(target) > 0.0, target * (logit - row_max), 0.0)
+
+
 def cross_entropy_row(m: Any, target_sum: Any, log_sum: Any, target_dot: Any) -> Any:
     """A row's loss: -sum target log(softmax).
 
-    log_sum is the logarithm of the row's sum of numerators, target_dot the row's sum of target
-    times (logit - row_max).
+    log_sum is the logarithm of the row's sum of numerators, target_dot the row's sum of terms.
     """
     return m.fma(target_sum, log_sum, -target_dot)
 

@@ -1,45 +1,198 @@
-"""Every example of the pages in docs/ runs and prints what it says."""
+"""The pages in docs/ and the README: examples run, commands parse, links lead somewhere."""
 
 from __future__ import annotations
 
+import contextlib
 import doctest
+import functools
+import importlib.util
 import re
+import shlex
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import fastnn.functional
+from fastnn import cli
+from fastnn.studies import STUDIES
 
-DOCS = Path(__file__).parent.parent / "docs"
-PAGES = sorted(DOCS.glob("*.md"))
-LINK = re.compile(r"\]\(#([^)]+)\)")
+CHECKOUT = Path(__file__).parent.parent
+DOCS = CHECKOUT / "docs"
+INDEX = DOCS / "README.md"
+REFERENCE = DOCS / "api"
+README = CHECKOUT / "README.md"
+PAGES = sorted(page for page in DOCS.rglob("*.md") if page.parent != REFERENCE)
+READ = [*sorted(CHECKOUT.glob("*.md")), *PAGES, *sorted(REFERENCE.glob("*.md"))]
+NEEDS = {"getting-started.md": "matplotlib", "concepts.md": "matplotlib", "swap-in.md": "sklearn"}
+REFERENCE_NEEDS = {"fastnn.sklearn": "sklearn"}
 
-pytestmark = pytest.mark.skipif(not PAGES, reason="reads files of the checkout")
+FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
+COMMAND = re.compile(r"`((?:fastnn|python -m) [^`]+)`")
+LINK = re.compile(r"\]\((?P<file>(?!https?:)[^)#\s]*)(?:#(?P<title>[^)\s]+))?\)")
+INSTALLS = ("python3 -m venv ", ". .venv/bin/activate", "pip install ", "git clone ")
 
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_examples(page: Path) -> None:
-    pytest.importorskip("sklearn")
-    result = doctest.testfile(
-        str(page), module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE
-    )
-    assert result.attempted > 0 and result.failed == 0
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_code_block_is_an_example(page: Path) -> None:
-    fences = re.findall(r"^```(.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
-    assert set(fences[::2]) == {"pycon"} and set(fences[1::2]) == {""}
+pytestmark = pytest.mark.skipif(not INDEX.exists(), reason="reads files of the checkout")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_within_a_page(page: Path) -> None:
+def _name(page: Path) -> str:
+    return page.relative_to(CHECKOUT).as_posix()
+
+
+def _fences(page: Path, language: str) -> list[str]:
     text = page.read_text(encoding="utf-8")
-    titles = {
-        re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-")
-        for title in re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-    }
-    assert set(LINK.findall(text)) <= titles
+    return [fence["body"] for fence in FENCE.finditer(text) if fence["language"] == language]
+
+
+@functools.cache
+def _titles(page: Path) -> set[str]:
+    """The anchors that a page's titles have on GitHub."""
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+# Code
+
+
+@pytest.mark.parametrize("page", [README, *PAGES], ids=_name)
+def test_examples_run(page: Path, tmp_path: Path, monkeypatch) -> None:
+    if page.name in NEEDS:
+        pytest.importorskip(NEEDS[page.name])
+    monkeypatch.chdir(tmp_path)
+    result = doctest.testfile(
+        str(page),
+        module_relative=False,
+        optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS,
+    )
+    assert result.failed == 0
+    assert bool(result.attempted) == bool(_fences(page, "pycon"))
+    exec(compile("\n".join(_fences(page, "python")), str(page), "exec"), {})
+
+
+@pytest.mark.parametrize("page", [README, *PAGES], ids=_name)
+def test_every_code_block_is_checked(page: Path) -> None:
+    fences = re.findall(r"^```(.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(fences[::2]) <= {"pycon", "python", "bash", "text"}
+    assert set(fences[1::2]) <= {""}
+
+
+@pytest.mark.parametrize("page", [README, *PAGES], ids=_name)
+def test_commands_parse(page: Path, capsys) -> None:
+    lines = "".join(_fences(page, "bash")).splitlines()
+    for line in [*lines, *COMMAND.findall(page.read_text(encoding="utf-8"))]:
+        if not line.startswith(INSTALLS):
+            _check_command(line)
+
+
+def _check_command(line: str) -> None:
+    """Fail unless a command is one of ``fastnn`` that parses, or a module of the checkout."""
+    words = [word for word in shlex.split(line, comments=True) if not word.startswith("FASTNN_")]
+    if words[:2] == ["python", "-m"]:
+        assert importlib.util.find_spec(words[2]), line
+        return
+    assert words[0] == "fastnn", line
+    try:
+        with contextlib.suppress(IndexError):  # `fastnn` alone
+            cli._parser().parse_args(words[1:])
+    except SystemExit as error:
+        assert error.code == 0, line  # --help
+    if words[1:2] == ["study"] and not words[2].startswith("-"):
+        assert words[2] in (*STUDIES, "all", "NAME"), line
+
+
+def test_a_wrong_option_is_found(capsys) -> None:
+    for line in ("fastnn train --none-such", "fastnn trian", "fastnn study none", "rm -r folder"):
+        with pytest.raises(AssertionError):
+            _check_command(line)
+
+
+# Links
+
+
+@pytest.mark.parametrize("page", READ, ids=_name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in LINK.finditer(FENCE.sub("", page.read_text(encoding="utf-8"))):
+        target = (page.parent / link["file"]).resolve() if link["file"] else page
+        assert target.exists(), link[0]
+        if link["title"]:
+            assert link["title"] in _titles(target), link[0]
+
+
+@functools.cache
+def _index() -> list[Path]:
+    """The files that the index links, in its order."""
+    text = INDEX.read_text(encoding="utf-8")
+    return [(DOCS / link["file"]).resolve() for link in LINK.finditer(text) if link["file"]]
+
+
+def test_the_index_has_every_page() -> None:
+    assert {page for page in PAGES if page != INDEX} <= set(_index())
+
+
+def test_a_page_ends_with_the_next_and_the_previous() -> None:
+    pages = [INDEX, *(page for page in _index() if page.parent in (DOCS, REFERENCE))]
+    for before, page, following in zip(pages, pages[1:], pages[2:], strict=False):
+        last_line = page.read_text(encoding="utf-8").rstrip().splitlines()[-1]
+        linked = [(DOCS / link["file"]).resolve() for link in LINK.finditer(last_line)]
+        assert linked == [following, before], page.name
+
+
+# What pages say of the code
+
+
+@functools.cache
+def _build_api() -> ModuleType:
+    """The program that writes the reference."""
+    specification = importlib.util.spec_from_file_location("build_api", DOCS / "build_api.py")
+    assert specification and specification.loader
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def _public_modules() -> tuple[str, ...]:
+    return _build_api().MODULES if INDEX.exists() else ()
+
+
+@pytest.mark.parametrize("name", _public_modules())
+def test_the_reference_is_what_the_docstrings_say(name: str) -> None:
+    if name in REFERENCE_NEEDS:
+        pytest.importorskip(REFERENCE_NEEDS[name])
+    build_api = _build_api()
+    now = build_api.page(name)
+    assert build_api.file(name).read_text(encoding="utf-8") == now, (
+        "python docs/build_api.py writes it anew"
+    )
+
+
+def test_the_reference_has_every_public_name() -> None:
+    build_api = _build_api()
+    assert {f"fastnn.{name}" for name in fastnn._MODULES} <= set(build_api.MODULES)
+    homes = [home for section in build_api.SECTIONS.values() for home in section]
+    assert sorted(homes) == sorted(fastnn._NAMES)
+    pages = {build_api.file(name) for name in build_api.MODULES}
+    assert {*pages, REFERENCE / "README.md"} == set(REFERENCE.glob("*.md"))
+
+
+def test_docstrings_become_markdown() -> None:
+    text = """A ``name`` of :class:`Layer`.
+
+    Parameters
+    ----------
+    x : array (B, I)
+        What it is.
+    y : int
+
+    >>> 1 + 1  # doctest: +SKIP
+    2
+    """
+    assert _build_api().markdown(text).split("\n\n") == [
+        "A `name` of `Layer`.",
+        "**Parameters**",
+        "- `x` (array (B, I)):\n  What it is.\n- `y` (int)",
+        "```pycon\n>>> 1 + 1\n2\n```",
+    ]
 
 
 def test_swap_in_names_functions_that_exist() -> None:

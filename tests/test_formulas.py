@@ -27,6 +27,7 @@ GATED = ("gelu", "gelu_tanh", "silu")
 PIECES = (
     formulas.softmax_numerator,
     formulas.softmax_grad,
+    formulas.cross_entropy_term,
     formulas.cross_entropy_row,
     formulas.cross_entropy_grad,
     formulas.smooth_target,
@@ -225,7 +226,8 @@ def test_softmax_cross_entropy(run, reading, dtype):
     (target,) = run(reading, "smooth_target", dtype, hits, 0.1, 10.0)
     (numerator,) = run(reading, "softmax_numerator", dtype, logits, top)
     total, target_sum = numerator.sum(axis=1), target.sum(axis=1)
-    dot = (target * (logits - top)).sum(axis=1)
+    (terms,) = run(reading, "cross_entropy_term", dtype, target, logits, top)
+    dot = terms.sum(axis=1)
     (loss,) = run(reading, "cross_entropy_row", dtype, target_sum, np.log(total), dot)
     ratio = (target_sum / total)[:, None]
     (grad,) = run(reading, "cross_entropy_grad", dtype, numerator, target, ratio)

@@ -543,16 +543,20 @@ def test_cross_entropy(backend, dtype, strided, shape, kind, smoothing):
 @pytest.mark.parametrize("kind", ["labels", "probabilities"])
 @every_dtype
 def test_cross_entropy_at_the_ends(backend, dtype, kind):
-    """Far logits give finite losses; NaN spoils its own row and is no hit."""
-    logits = np.array([[1e4, -1e4, 0], [-3e4, 0, 3e4], [0, np.nan, 1], [5, 5, 1]], dtype)
-    targets = np.array([0, 0, 1, 0])
+    """Far logits give finite losses; -inf rules a class out; NaN is its own row's and no hit."""
+    out = -np.inf
+    logits = np.array(
+        [[1e4, -1e4, 0], [-3e4, 0, 3e4], [0, np.nan, 1], [5, 5, 1], [7, out, out], [7, out, 7]],
+        dtype,
+    )
+    targets = np.array([0, 0, 1, 0, 0, 1])
     if kind == "probabilities":
         targets = np.eye(3, dtype=dtype)[targets]
     losses, hits, grad = run_loss(backend, dtype, logits, targets, Loss())
-    np.testing.assert_array_equal(losses[:3], [0.0, 6e4, np.nan])
-    np.testing.assert_array_equal(hits, [1, 0, 0, 1])
+    np.testing.assert_array_equal(losses[[0, 1, 2, 4, 5]], [0.0, 6e4, np.nan, 0.0, np.inf])
+    np.testing.assert_array_equal(hits, [1, 0, 0, 1, 1, 0])
     assert np.isnan(grad[2]).all()
-    assert np.isfinite(grad[[0, 1, 3]]).all()
+    assert np.isfinite(grad[[0, 1, 3, 4, 5]]).all()
 
 
 @every_dtype

@@ -22,6 +22,7 @@ from ..tracing import TextMath, derivative, function_text, value_and_derivative
 _OF_REALS = (
     formulas.softmax_numerator,
     formulas.softmax_grad,
+    formulas.cross_entropy_term,
     formulas.cross_entropy_row,
     formulas.cross_entropy_grad,
     formulas.smooth_target,

@@ -190,7 +190,7 @@ __device__ void cross_entropy(Team team, int rows, int columns, Matrix<real> out
       const real logit = logits(column, turn), target = smoothed(column, turn);
       total += Formula::softmax_numerator(logit, row_max);
       target_sum += target;
-      target_dot = multiply_add(target, logit - row_max, target_dot);
+      target_dot += Formula::cross_entropy_term(target, logit, row_max);
     });
     total = over_lanes<LANES>(total, Sum());
     target_sum = over_lanes<LANES>(target_sum, Sum());

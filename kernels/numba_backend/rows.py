@@ -62,14 +62,15 @@ def cross_entropy_module(dtype: str, *, labels: bool, gradient: bool, limited: b
         total, target_sum, target_dot = (view.sum() for _ in range(3))
 
         def measure(column: ir.Value, mask: ir.Value | None) -> None:
-            logit = z.load(column, mask)
-            numerator = formulas.softmax_numerator(math, math.vector(logit), math.vector(row_max))
+            logit, largest = math.vector(z.load(column, mask)), math.vector(row_max)
+            numerator = formulas.softmax_numerator(math, logit, largest)
             if gradient:
                 out.store(numerator.value, column, mask)
             t = targets.at(column, mask)
             total.add(numerator.value, column, mask)
             target_sum.add(t, column, mask)
-            target_dot.add(builder.fmul(t, builder.fsub(logit, row_max)), column, mask)
+            term = formulas.cross_entropy_term(math, math.vector(t), logit, largest)
+            target_dot.add(term.value, column, mask)
 
         view.columns(measure)
         sums = [math.vector(part.total()) for part in (total, target_sum, target_dot)]

@@ -298,9 +298,9 @@ def _cross_entropy(m: NumpyMath, logits: np.ndarray, targets: np.ndarray, loss: 
     targets = m.evaluate(formulas.smooth_target, targets, loss.smoothing, classes)
     row_max = logits.max(axis=1, keepdims=True)
     numerators = m.evaluate(formulas.softmax_numerator, logits, row_max)
+    terms = m.evaluate(formulas.cross_entropy_term, targets, logits, row_max)
     total, target_sum, target_dot = (
-        terms.sum(axis=1, keepdims=True)
-        for terms in (numerators, targets, targets * (logits - row_max))
+        values.sum(axis=1, keepdims=True) for values in (numerators, targets, terms)
     )
     losses = m.evaluate(formulas.cross_entropy_row, target_sum, m.log(total), target_dot)
     ratio = target_sum / total
