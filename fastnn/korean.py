@@ -104,4 +104,14 @@ KOREAN = {
     "augmentation": "데이터 증강",
     "all together": "모두 함께",
     "test, once: {accuracy}": "테스트, 한 번: {accuracy}",
+    # landscape
+    "shallow, mini-batches": "얕은 신경망, 미니배치",
+    "shallow, full batch": "얕은 신경망, 전체 배치",
+    "deep, ReLU": "깊은 신경망, ReLU",
+    "deep, sigmoid": "깊은 신경망, 시그모이드",
+    "first direction": "첫째 방향",
+    "second direction": "둘째 방향",
+    "radius": "반지름",
+    "rise of the loss": "손실의 증가",
+    "rise at 0.5: {rise}": "반지름 0.5에서의 증가: {rise}",
 }
