@@ -44,6 +44,8 @@ def check_gradients(
         What each number is moved by, either way.
     elements : int, default 50
         The most elements of an array that are tried, chosen at random.
+    seed : int, default 0
+        Of that choice.
 
     Returns
     -------

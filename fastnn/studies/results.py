@@ -93,15 +93,15 @@ class Results(ABC):
 
     @abstractmethod
     def tables(self) -> dict[str, Table]:
-        """All numbers, as tables by name."""
+        """All numbers: a dict of tables by name."""
 
     @abstractmethod
     def summary(self) -> Table:
-        """The few numbers that answer the question."""
+        """The few numbers that answer the question, as a table."""
 
     @abstractmethod
     def findings(self) -> list[str]:
-        """What the numbers show, in sentences that contain them."""
+        """What the numbers show: a list of sentences that contain them."""
 
     @abstractmethod
     def draw(self, say: Words) -> dict[str, Any]:
@@ -157,8 +157,10 @@ class Results(ABC):
     def save(self, folder: str | os.PathLike, language: str = "en") -> list[Path]:
         """Write every table as CSV and every figure as ``<study>-<figure>.png``.
 
-        Parameters, errors
-            As :meth:`to_csv` and :meth:`plot`.
+        Parameters
+        ----------
+        folder, language
+            As in :meth:`to_csv` and :meth:`plot`, whose errors it raises, too.
 
         Returns
         -------
