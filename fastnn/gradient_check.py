@@ -54,7 +54,7 @@ def check_gradients(
 
     Raises
     ------
-    GradientError
+    AssertionError
         Where an error is above 1e-6; the message names the element.
     ValueError
         For a network that is not float64.

@@ -556,6 +556,11 @@ class Sequential:
         ------
         OSError
             Where it cannot be written.
+
+        Examples
+        --------
+        >>> import fastnn
+        >>> Sequential(fastnn.Linear(2, 3)).save("model.safetensors")
         """
         tensors, metadata = self.state()
         model_files.save_tensors(path, tensors, metadata)

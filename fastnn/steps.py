@@ -27,7 +27,20 @@ if TYPE_CHECKING:
 
 
 class DivergedError(ArithmeticError):
-    """The loss became NaN or infinite; the model has the weights of the last good step."""
+    """The loss became NaN or infinite; the model has the weights of the last good step.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastnn
+    >>> X, y = np.ones((4, 1)), np.array([1e30, 0.0, 0.0, 0.0])
+    >>> model = fastnn.Sequential(fastnn.Linear(1, 1))
+    >>> try:
+    ...     model.fit(X, y, optimizer=fastnn.SGD(1.0), epochs=10)
+    ... except DivergedError:
+    ...     print(bool(np.isfinite(model[0].weight).all()))
+    True
+    """
 
 
 class EagerWarning(UserWarning):

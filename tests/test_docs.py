@@ -6,10 +6,12 @@ import contextlib
 import doctest
 import functools
 import importlib.util
+import inspect
 import re
 import shlex
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -26,6 +28,8 @@ PAGES = sorted(page for page in DOCS.rglob("*.md") if page.parent != REFERENCE)
 READ = [*sorted(CHECKOUT.glob("*.md")), *PAGES, *sorted(REFERENCE.glob("*.md"))]
 NEEDS = {"getting-started.md": "matplotlib", "concepts.md": "matplotlib", "swap-in.md": "sklearn"}
 REFERENCE_NEEDS = {"fastnn.sklearn": "sklearn"}
+WITHOUT_EXAMPLE = ("Backend", "EagerWarning", "Results", "Transform", "from_torch")
+"""A protocol, a warning, bases that are not made by themselves, and what needs PyTorch."""
 
 FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"`((?:fastnn|python -m) [^`]+)`")
@@ -173,6 +177,55 @@ def test_the_reference_has_every_public_name() -> None:
     assert sorted(homes) == sorted(fastnn._NAMES)
     pages = {build_api.file(name) for name in build_api.MODULES}
     assert {*pages, REFERENCE / "README.md"} == set(REFERENCE.glob("*.md"))
+
+
+def test_the_list_of_pages_is_as_written() -> None:
+    pytest.importorskip("sklearn")
+    assert (REFERENCE / "README.md").read_text(encoding="utf-8") == _build_api().index()
+
+
+@pytest.mark.parametrize("name", _public_modules())
+def test_docstrings_are_whole(name: str) -> None:
+    module = pytest.importorskip(name)
+    homes = getattr(module, "_NAMES", None)
+    names = " ".join(homes.values()).split() if homes else _build_api().public_names(module)
+    lacks = {name: _lacks(getattr(module, name)) for name in names}
+    for name in lacks.keys() & {*WITHOUT_EXAMPLE}:
+        lacks[name].remove("an example")
+    assert {name: what for name, what in lacks.items() if what} == {}
+
+
+def _lacks(value: Any) -> list[str]:
+    """What the docstring of a function or class does not say, be it by a reference to another's."""
+    text = inspect.getdoc(value) or ""
+    lacks = [] if text.partition("\n\n")[0].count("\n") == 0 else ["a first line"]
+    if not re.search("^ *>>> ", text, re.MULTILINE):
+        lacks.append("an example")
+    if re.search(r"([Ss]ee|those of) :\w+:`", text):
+        return lacks
+    named = set(re.findall(r"\w+", "\n".join(re.findall(r"^\S.*", text, re.MULTILINE))))
+    return lacks + [name for name in _parameters(value) if name not in named]
+
+
+def _parameters(value: Any) -> list[str]:
+    """Names of parameters; none of a class that leaves its making to Python's."""
+    made_by = value.__init__ if isinstance(value, type) else value
+    is_ours = inspect.isfunction(made_by) and made_by.__module__ != "typing"
+    return list(inspect.signature(value).parameters) if is_ours else []
+
+
+def test_what_a_docstring_lacks_is_found() -> None:
+    def function(first: int, second: int) -> None:
+        """One line
+        and another.
+
+        Parameters
+        ----------
+        first : int
+            Not the second.
+        """
+
+    assert _lacks(function) == ["a first line", "an example", "second"]
 
 
 def test_docstrings_become_markdown() -> None:

@@ -117,6 +117,10 @@ class Affine:
         The gradients, after ``backward``.
     x, original_x_shape
         The last input, a row a sample, and the shape that it came in.
+
+    >>> layer = Affine(np.ones((2, 1)), np.zeros(1))
+    >>> layer.forward(np.array([[1.0, 2.0]]))
+    array([[3.]])
     """
 
     def __init__(self, W: np.ndarray, b: np.ndarray) -> None:
@@ -188,6 +192,9 @@ class Dropout:
     ----------
     mask : ndarray of bool
         What the last training kept: drawn by the global ``np.random.rand``.
+
+    >>> Dropout(0.25).forward(np.ones(2), train_flg=False)
+    array([0.75, 0.75])
     """
 
     def __init__(self, dropout_ratio: float = 0.5) -> None:
@@ -222,6 +229,10 @@ class BatchNormalization:
     ----------
     dgamma, dbeta : ndarray
         The gradients, after ``backward``.
+
+    >>> layer = BatchNormalization(np.ones(1), np.zeros(1))
+    >>> layer.forward(np.array([[1.0], [3.0]])).round(4).ravel()
+    array([-1.,  1.])
     """
 
     def __init__(
