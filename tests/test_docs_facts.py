@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import fastnn
-from fastnn import backend, layers
+from fastnn import backend, layers, optim, schedules
 from fastnn.kernels import formulas
 from fastnn.kernels.contract import CHUNK_ROWS, FEW_ROWS
 from fastnn.kernels.cupy_backend import device, persistent, products
@@ -86,12 +86,24 @@ def test_extras_exist(page: Path) -> None:
 
 
 def test_the_table_of_fit_has_every_argument() -> None:
+    rows = {row[0]: row[-1] for row in _table_rows(DOCS / "getting-started.md")}
+    named = re.findall(r"`(\w+)", " ".join(rows))
+    parameters = inspect.signature(fastnn.Sequential.fit).parameters
+    assert sorted(named) == sorted(list(parameters)[3:])
+    for first, second in (("batch_size", "epochs"), ("seed", "progress")):
+        defaults = [parameters[name].default for name in (first, second)]
+        said = [str(default) for default in defaults if type(default) is int]
+        assert re.findall(r"(\w+) by default", rows[f"`{first}`, `{second}`"]) == said
+
+
+def test_getting_started_names_all_there_is() -> None:
     text = (DOCS / "getting-started.md").read_text(encoding="utf-8")
-    part = text.split("## What else `fit` takes")[1].split("\n## ")[0]
-    firsts = " ".join(re.findall(r"^\| (`.*?) \|", part, re.MULTILINE))
-    named = re.findall(r"`(\w+)", firsts)
-    parameters = list(inspect.signature(fastnn.Sequential.fit).parameters)[3:]
-    assert sorted(named) == sorted(parameters)
+    named = {re.match(r"\w*", piece)[0] for piece in CODE.findall(text)}
+    assert named >= layers.LAYERS.keys()
+    assert named >= {kind.__name__ for kind in optim.OPTIMIZERS.values()}
+    assert named >= set(fastnn._NAMES["losses"].split()) - {"Loss"}
+    sentence = text.split("A name stands for a schedule")[1].split("\n\n")[0]
+    assert re.findall(r'`"(\w+)"`', sentence) == list(schedules.BY_NAME)
 
 
 def test_an_activation_is_added_as_contributing_says() -> None:
