@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,10 @@ def lettering(say: Words) -> Iterator[None]:
 
 
 def _hangul_font() -> str:
+    """The first of the fonts that is installed."""
     fonts = optional.require("matplotlib.font_manager", extra="plot")
+    if not set(_HANGUL) & set(fonts.get_font_names()):
+        _add_new_fonts(fonts)
     installed = set(fonts.get_font_names())
     for name in _HANGUL:
         if name in installed:
@@ -84,3 +87,12 @@ def _hangul_font() -> str:
         "language is 'ko' and no font with Korean letters is installed; expected one of "
         f"{', '.join(_HANGUL)} (on Debian and Ubuntu: apt install fonts-nanum)"
     )
+
+
+def _add_new_fonts(fonts: Any) -> None:
+    """Tell matplotlib, which keeps the list of its first run, of the fonts installed since."""
+    known = {font.fname for font in fonts.fontManager.ttflist}
+    for path in sorted(set(fonts.findSystemFonts()) - known):
+        # As matplotlib does with those that it cannot read.
+        with suppress(Exception):
+            fonts.fontManager.addfont(path)

@@ -11,6 +11,9 @@ KOREAN = {
     "validation": "검증",
     "learning rate": "학습률",
     "best epoch: {epoch}": "가장 좋은 에포크: {epoch}",
+    # The contact sheet of augmentation
+    "image {number}": "이미지 {number}",
+    "epoch {epoch}": "에포크 {epoch}",
     # backprop
     "Forward: the loss is {before}, and {after} after one update": (
         "순전파: 손실은 {before}, 한 번 갱신한 뒤에는 {after}"
