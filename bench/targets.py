@@ -1,4 +1,4 @@
-"""What fastnn is meant to reach, on the machine that the README names, and what it reached.
+"""What fastnn is meant to reach, on the machine that docs/speed.md names, and what it reached.
 
 A ratio is a peer's time over ours. Where no number stands, ours is to be ahead: 1.
 """

@@ -75,24 +75,20 @@ def lettering(say: Words) -> Iterator[None]:
 
 
 def _hangul_font() -> str:
-    """The first of the fonts that is installed."""
-    fonts = optional.require("matplotlib.font_manager", extra="plot")
-    if not set(_HANGUL) & set(fonts.get_font_names()):
-        _add_new_fonts(fonts)
-    installed = set(fonts.get_font_names())
-    for name in _HANGUL:
-        if name in installed:
-            return name
+    manager = optional.require("matplotlib.font_manager", extra="plot")
+    if not _known(manager):
+        # matplotlib keeps a list of fonts from an earlier day.
+        for path in manager.findSystemFonts():
+            with suppress(OSError, RuntimeError):
+                manager.fontManager.addfont(path)
+    for name in _known(manager):
+        return name
     raise ValueError(
         "language is 'ko' and no font with Korean letters is installed; expected one of "
         f"{', '.join(_HANGUL)} (on Debian and Ubuntu: apt install fonts-nanum)"
     )
 
 
-def _add_new_fonts(fonts: Any) -> None:
-    """Tell matplotlib, which keeps the list of its first run, of the fonts installed since."""
-    known = {font.fname for font in fonts.fontManager.ttflist}
-    for path in sorted(set(fonts.findSystemFonts()) - known):
-        # As matplotlib does with those that it cannot read.
-        with suppress(Exception):
-            fonts.fontManager.addfont(path)
+def _known(manager: Any) -> list[str]:
+    installed = set(manager.get_font_names())
+    return [name for name in _HANGUL if name in installed]

@@ -1,4 +1,4 @@
-"""The pages in docs/ and the README: their examples run, commands parse and links lead somewhere."""
+"""The pages in docs/ and the README: examples run, commands parse, links lead somewhere."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import importlib.util
 import re
 import shlex
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import fastnn.functional
 from fastnn import cli
+from fastnn.studies import STUDIES
 
 CHECKOUT = Path(__file__).parent.parent
 DOCS = CHECKOUT / "docs"
@@ -21,8 +23,9 @@ INDEX = DOCS / "README.md"
 REFERENCE = DOCS / "api"
 README = CHECKOUT / "README.md"
 PAGES = sorted(page for page in DOCS.rglob("*.md") if page.parent != REFERENCE)
-READ = [README, *PAGES, *sorted(REFERENCE.glob("*.md")), CHECKOUT / "CONTRIBUTING.md"]
+READ = [*sorted(CHECKOUT.glob("*.md")), *PAGES, *sorted(REFERENCE.glob("*.md"))]
 NEEDS = {"getting-started.md": "matplotlib", "concepts.md": "matplotlib", "swap-in.md": "sklearn"}
+REFERENCE_NEEDS = {"fastnn.sklearn": "sklearn"}
 
 FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"`((?:fastnn|python -m) [^`]+)`")
@@ -94,10 +97,12 @@ def _check_command(line: str) -> None:
             cli._parser().parse_args(words[1:])
     except SystemExit as error:
         assert error.code == 0, line  # --help
+    if words[1:2] == ["study"] and not words[2].startswith("-"):
+        assert words[2] in (*STUDIES, "all", "NAME"), line
 
 
 def test_a_wrong_option_is_found(capsys) -> None:
-    for line in ("fastnn train --no-such-option", "fastnn trian", "rm -r folder"):
+    for line in ("fastnn train --none-such", "fastnn trian", "fastnn study none", "rm -r folder"):
         with pytest.raises(AssertionError):
             _check_command(line)
 
@@ -125,15 +130,68 @@ def test_the_index_has_every_page() -> None:
     assert {page for page in PAGES if page != INDEX} <= set(_index())
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.parent == DOCS], ids=_name)
-def test_a_page_ends_with_the_next_and_the_previous(page: Path) -> None:
+def test_a_page_ends_with_the_next_and_the_previous() -> None:
     pages = [INDEX, *(page for page in _index() if page.parent in (DOCS, REFERENCE))]
-    here = pages.index(page)
-    last_line = page.read_text(encoding="utf-8").rstrip().splitlines()[-1]
-    linked = [(DOCS / link["file"]).resolve() for link in LINK.finditer(last_line)]
-    assert linked[:2] == [
-        *pages[here + 1 : here + 2],
-        *([pages[here - 1]] if here else []),
+    for before, page, following in zip(pages, pages[1:], pages[2:], strict=False):
+        last_line = page.read_text(encoding="utf-8").rstrip().splitlines()[-1]
+        linked = [(DOCS / link["file"]).resolve() for link in LINK.finditer(last_line)]
+        assert linked == [following, before], page.name
+
+
+# What pages say of the code
+
+
+@functools.cache
+def _build_api() -> ModuleType:
+    """The program that writes the reference."""
+    specification = importlib.util.spec_from_file_location("build_api", DOCS / "build_api.py")
+    assert specification and specification.loader
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def _public_modules() -> tuple[str, ...]:
+    return _build_api().MODULES if INDEX.exists() else ()
+
+
+@pytest.mark.parametrize("name", _public_modules())
+def test_the_reference_is_what_the_docstrings_say(name: str) -> None:
+    if name in REFERENCE_NEEDS:
+        pytest.importorskip(REFERENCE_NEEDS[name])
+    build_api = _build_api()
+    now = build_api.page(name)
+    assert build_api.file(name).read_text(encoding="utf-8") == now, (
+        "python docs/build_api.py writes it anew"
+    )
+
+
+def test_the_reference_has_every_public_name() -> None:
+    build_api = _build_api()
+    assert {f"fastnn.{name}" for name in fastnn._MODULES} <= set(build_api.MODULES)
+    homes = [home for section in build_api.SECTIONS.values() for home in section]
+    assert sorted(homes) == sorted(fastnn._NAMES)
+    pages = {build_api.file(name) for name in build_api.MODULES}
+    assert {*pages, REFERENCE / "README.md"} == set(REFERENCE.glob("*.md"))
+
+
+def test_docstrings_become_markdown() -> None:
+    text = """A ``name`` of :class:`Layer`.
+
+    Parameters
+    ----------
+    x : array (B, I)
+        What it is.
+    y : int
+
+    >>> 1 + 1  # doctest: +SKIP
+    2
+    """
+    assert _build_api().markdown(text).split("\n\n") == [
+        "A `name` of `Layer`.",
+        "**Parameters**",
+        "- `x` (array (B, I)):\n  What it is.\n- `y` (int)",
+        "```pycon\n>>> 1 + 1\n2\n```",
     ]
 
 

@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import Any
 
 from .. import checks
-from .results import Results
+from .results import Results as Results
 
 STUDIES = {
     "batch-size": "What does the batch size change, and which one should I take?",

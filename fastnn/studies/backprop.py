@@ -131,9 +131,9 @@ class Backprop(Results):
         return max(abs(self.gradients[name] - others[name]) for name in WEIGHTS) / largest
 
     def tables(self) -> dict[str, Table]:
-        computed = list(_computed(dict(self.before), self.target))
+        computed = list(_computed(self.before, self.target))
         quantities = [*INPUTS, *(name for name, _, _ in computed)]
-        forward = {
+        forward: dict[str, list[Any]] = {
             "quantity": quantities,
             "formula": [*("given" for _ in INPUTS), *(formula for _, formula, _ in computed)],
             "value": [self.before[name] for name in quantities],
@@ -156,7 +156,7 @@ class Backprop(Results):
             "after the update": self.after,
         }
         numbers = {title: [of[name] for name in WEIGHTS] for title, of in columns.items()}
-        return Table({"weight": WEIGHTS, **numbers})
+        return Table({"weight": list(WEIGHTS), **numbers})
 
     def findings(self) -> list[str]:
         before, after = self.before, self.after
@@ -305,7 +305,7 @@ def _by_fastnn(given: Mapping[str, float], target: str) -> dict[str, float]:
     places = [f"{layer}.{array}" for layer in (0, 2) for array in ("weight", "bias")]
     weights = np.array([given[name] for name in WEIGHTS])
     for place, values in zip(places, np.split(weights, (4, 6, 10)), strict=True):
-        model.arena[place].flat = values
+        model.arena[place][...] = values.reshape(model.arena[place].shape)
     logits = model([[given[name] for name in INPUTS]])
     _, grad = CrossEntropyLoss()(logits, [int(target) - 1])
     model.backward(grad)

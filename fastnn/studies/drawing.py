@@ -20,7 +20,7 @@ def contours(axis: Any, x: np.ndarray, y: np.ndarray, loss: np.ndarray, levels: 
     low, high = float(np.nanmin(loss)), float(np.nanmax(loss))
     heights = low + (high - low) * np.linspace(0.0, 1.0, levels) ** 2
     axis.contourf(x, y, loss, heights, cmap="Greys", alpha=0.45, extend="both")
-    axis.contour(x, y, loss, heights, colors="0.6", linewidths=0.5)
+    axis.contour(x, y, loss, heights, colors="0.6", linewidths=0.5, linestyles="solid")
 
 
 def path(axis: Any, points: np.ndarray, colour: str, label: str | None = None) -> None:

@@ -11,12 +11,9 @@ import numpy as np
 ALIGNMENT = 512
 """Of every buffer, as CuPy's."""
 GUARD_BYTES = 1024
-POISON = {
-    4: np.frombuffer(np.uint32(0x7FA5A5A5).tobytes(), np.uint8),
-    8: np.frombuffer(np.uint64(0x7FF5A5A57FA5A5A5).tobytes(), np.uint8),
-}
-"""By item size, the bytes of a signalling NaN: arithmetic on it gives NaN of other bits, so that
-also a write of what was read shows."""
+POISON = {4: np.uint64(0x7FA5A5A57FA5A5A5), 8: np.uint64(0x7FF5A5A57FA5A5A5)}
+"""By item size, 8 bytes of signalling NaN: arithmetic on it gives NaN of other bits, so that also
+a write of what was read shows."""
 
 
 class Guarded:
@@ -40,15 +37,19 @@ class Guarded:
 
     def __init__(self, size: int, itemsize: int = 8):
         self._poison = POISON[4 if itemsize == 4 else 8]
-        whole = np.resize(self._poison, size + 2 * GUARD_BYTES + ALIGNMENT)
+        whole = np.empty(size + 2 * GUARD_BYTES + ALIGNMENT, np.uint8)
         start = GUARD_BYTES + -(whole.ctypes.data + GUARD_BYTES) % ALIGNMENT
         self.bytes = whole[start : start + size]
         self.address = whole.ctypes.data + start
+        # a word at a time; the last may be cut short
+        self._words, self._rest = np.split(self.bytes, [size // 8 * 8])
+        self._words = self._words.view(np.uint64)
+        self._last = np.full(1, self._poison).view(np.uint8)[: self._rest.size]
         self._guards = (
             whole[start - GUARD_BYTES : start],
             whole[start + size : start + size + GUARD_BYTES],
         )
-        self._guard = np.resize(self._poison, GUARD_BYTES)
+        self._guard = np.full(GUARD_BYTES // 8, self._poison).view(np.uint8)
         self._mend()
         self.poison()
 
@@ -65,11 +66,12 @@ class Guarded:
 
     def poison(self) -> None:
         """Make the buffer NaN again."""
-        self.bytes[...] = np.resize(self._poison, self.bytes.size)
+        self._words[...] = self._poison
+        self._rest[...] = self._last
 
     def poisoned(self) -> bool:
         """Whether the buffer is as nobody has written to it yet."""
-        return np.array_equal(self.bytes, np.resize(self._poison, self.bytes.size))
+        return bool((self._words == self._poison).all()) and np.array_equal(self._rest, self._last)
 
 
 @contextmanager

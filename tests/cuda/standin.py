@@ -499,7 +499,7 @@ def alloc_pinned_memory(size: int) -> Any:
         "ptr": property(ctypes.addressof), "size": lambda self: size,
         "__del__": lambda self: _pinned.pop(ctypes.addressof(self), None),
     })()  # fmt: skip
-    memory[:] = np.resize(POISON[8], size).tolist()
+    memory[:] = np.full(size // 8 + 1, POISON[8]).tobytes()[:size]
     _pinned[memory.ptr] = size
     return memory
 

@@ -1,0 +1,321 @@
+"""What the batch size changes: the loss by epochs, updates and seconds, and the gradient's noise.
+
+Each batch size has a learning rate of its own, the best of one grid, for a rate that suits one
+suits no other. The best has the lowest validation loss on average over the epochs, so that an early
+fall counts.
+
+A batch's gradient is that of all samples plus noise, whose variance falls as 1/B. The simple noise
+scale, tr(Sigma) / |G|^2, is the batch size at which both are as long (McCandlish et al. 2018, "An
+Empirical Model of Large-Batch Training", arXiv:1812.06162, equation 2.9): smaller batches are
+mostly noise, and much larger ones hardly tell more.
+
+The paths are those of a linear unit with two weights, all at one learning rate: half the one from
+which an update overshoots on the largest sample.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ... import checks, figures
+from ...words import Words
+from ..results import Results, Table
+from ..samples import parts_of
+from ..two_weights import two_weights
+from ..wording import kind_of_descent, series
+from .noise import Variances, variances
+from .paths import Paths, paths
+from .training import RATES, Curve, Trainer
+
+_EXPECTED = "tr \N{GREEK CAPITAL LETTER SIGMA} / B"
+
+
+def study(
+    data: Any = None,
+    *,
+    seed: int = 0,
+    rows: int = 1000,
+    batch_sizes: Sequence[int] = (1, 10, 30, 100),
+    epochs: int = 30,
+    accuracy: float | None = None,
+    hidden: int = 128,
+    path_updates: int = 150,
+) -> BatchSize:
+    """Train one network by batches of several sizes, up to all samples at once.
+
+    Parameters
+    ----------
+    data : pair of arrays (X, y), or Parts, optional
+        The embedded digits by default.
+    seed : int, default 0
+    rows : int, default 1000
+        The most samples to train on.
+    batch_sizes : sequence of int, default (1, 10, 30, 100)
+        Those below the number of samples; the full batch is added.
+    epochs : int, default 30
+    accuracy : float, optional
+        The validation accuracy to be reached; by default the highest whole percent that every batch
+        size reaches.
+    hidden : int, default 128
+        Width of the hidden layer.
+    path_updates : int, default 150
+        Updates of each path over the two weights.
+
+    Returns
+    -------
+    BatchSize
+
+    Raises
+    ------
+    ValueError, TypeError
+        For data or sizes that do not fit.
+
+    Examples
+    --------
+    >>> result = study(rows=60, batch_sizes=(20,), epochs=2, hidden=8, path_updates=3)
+    >>> result.summary()["updates an epoch"]
+    [3, 1]
+    """
+    checks.positive_int("epochs", epochs)
+    checks.positive_int("rows", rows)
+    parts = parts_of(data, seed)
+    parts = parts._replace(train=(parts.train[0][:rows], parts.train[1][:rows]))
+    samples = len(parts.train[0])
+    smaller = sorted({size for size in batch_sizes if size < samples})
+    sizes = [checks.positive_int("batch_sizes", size) for size in smaller] + [samples]
+    trainer = Trainer(parts, hidden, epochs, seed)
+    curves = [trainer.curve(size) for size in sizes]
+    if accuracy is None:
+        accuracy = math.floor(100.0 * min(max(curve.accuracy) for curve in curves)) / 100.0
+    middle = sizes[(len(sizes) - 1) // 2]
+    return BatchSize(
+        samples,
+        accuracy,
+        curves,
+        variances(trainer.network(), *parts.train, smaller, seed),
+        paths(two_weights(parts), sorted({1, middle, samples}), path_updates, seed),
+    )
+
+
+@dataclass(frozen=True)
+class BatchSize(Results):
+    """What the study of batch sizes measured.
+
+    Attributes
+    ----------
+    samples : int
+        That were trained on.
+    target : float
+        The validation accuracy to be reached.
+    curves : list of Curve
+        By batch size, the full batch last.
+    variances : Variances
+        Before training.
+    paths : Paths
+    """
+
+    name: ClassVar[str] = "batch-size"
+    samples: int
+    target: float
+    curves: list[Curve]
+    variances: Variances
+    paths: Paths
+
+    @property
+    def noise_scale(self) -> np.ndarray:
+        """Before training and after each epoch, the median over the batch sizes."""
+        return np.median([curve.noise_scale for curve in self.curves], axis=0)
+
+    @property
+    def suggested(self) -> int:
+        """The power of two next to the noise scale after the first epoch, at most all samples."""
+        return min(2 ** round(math.log2(max(self.noise_scale[1], 1.0))), self.samples)
+
+    def tables(self) -> dict[str, Table]:
+        """See :class:`Results`."""
+        return {
+            "summary": self.summary(),
+            "epochs": self._epochs(),
+            "rates": Table(
+                {
+                    "batch size": [curve.batch_size for curve in self.curves for _ in RATES],
+                    "learning rate": RATES * len(self.curves),
+                    "mean validation loss": self._of_all(lambda curve: curve.validation_losses),
+                }
+            ),
+            "variances": Table(
+                {
+                    "batch size": self.variances.batch_sizes,
+                    "variance": self.variances.measured,
+                    "trace / batch size": self.variances.expected,
+                }
+            ),
+            "paths": self.paths.table(),
+        }
+
+    def _epochs(self) -> Table:
+        return Table(
+            {
+                "batch size": self._of_all(lambda curve: [curve.batch_size] * len(curve.loss)),
+                "epoch": self._of_all(lambda curve: range(len(curve.loss))),
+                "updates": self._of_all(lambda curve: curve.updates),
+                "seconds": self._of_all(lambda curve: curve.seconds),
+                "loss": self._of_all(lambda curve: curve.loss),
+                "validation accuracy": self._of_all(lambda curve: curve.accuracy),
+                "trace of the covariance": self._of_all(lambda curve: curve.trace),
+                "squared gradient": self._of_all(lambda curve: curve.square),
+                "noise scale": self._of_all(lambda curve: curve.noise_scale),
+            }
+        )
+
+    def _of_all(self, column: Callable[[Curve], Any]) -> list[Any]:
+        """A column of every curve, one after the other."""
+        return [value for curve in self.curves for value in column(curve)]
+
+    def summary(self) -> Table:
+        """How soon each batch size gets there, in each of the three units."""
+        goal = f"to {self.target:.0%}"
+        return Table(
+            {
+                "batch size": [curve.batch_size for curve in self.curves],
+                "learning rate": [curve.learning_rate for curve in self.curves],
+                "updates an epoch": [curve.updates_an_epoch for curve in self.curves],
+                "seconds an epoch": [float(np.median(np.diff(c.seconds))) for c in self.curves],
+                f"epochs {goal}": self._to_target(lambda curve, epoch: epoch),
+                f"updates {goal}": self._to_target(lambda curve, epoch: curve.updates[epoch]),
+                f"seconds {goal}": self._to_target(lambda curve, epoch: curve.seconds[epoch]),
+                "last loss": [curve.loss[-1] for curve in self.curves],
+            }
+        )
+
+    def _to_target(self, unit: Callable[[Curve, int], float]) -> list[float]:
+        """What each batch size took; infinite where it did not get there."""
+        reached = [(curve, curve.epochs_to(self.target)) for curve in self.curves]
+        return [math.inf if epoch is None else unit(curve, epoch) for curve, epoch in reached]
+
+    def findings(self) -> list[str]:
+        """See :class:`Results`."""
+        summary = self.summary()
+        sizes = summary["batch size"]
+        first, last = (1e3 * summary["seconds an epoch"][place] for place in (0, -1))
+        rates = [f"{rate:.3g}" for rate in summary["learning rate"]]
+        return [
+            f"{self.samples:,} samples in batches of {series(sizes)} make "
+            f"{series(summary['updates an epoch'])} updates an epoch. It takes {first:.2g} ms with "
+            f"the smallest batches and {last:.2g} ms with all samples at once.",
+            f"The best learning rates for these batch sizes are {series(rates)}.",
+            self._first(),
+            *self._variance(),
+            self._noise(),
+            self.paths.finding(),
+        ]
+
+    def _first(self) -> str:
+        """Which batch size reaches the target first, in each unit."""
+        summary, goal = self.summary(), f"{self.target:.0%}"
+        firsts = []
+        for unit in ("epochs", "updates", "seconds"):
+            values = summary[f"{unit} to {goal}"]
+            least = min(values)
+            if not math.isfinite(least):
+                return f"No batch size reaches a validation accuracy of {goal}."
+            winners = [s for s, v in zip(summary["batch size"], values, strict=True) if v == least]
+            firsts.append(f"{series(winners)} in {unit} ({least:.3g})")
+        return f"The batch size that first reaches a validation accuracy of {goal} is " + (
+            f"{series(firsts)}."
+        )
+
+    def _variance(self) -> list[str]:
+        sizes = self.variances.batch_sizes
+        if not sizes:
+            return []
+        ratio = self.variances.measured / self.variances.expected
+        return [
+            f"The variance of a batch's gradient falls as 1/B: times the batch size, for {sizes[0]}"
+            f" to {sizes[-1]}, it is {ratio.min():.2f} to {ratio.max():.2f} times that of one "
+            "sample's gradient."
+        ]
+
+    def _noise(self) -> str:
+        scale = self.noise_scale
+        return (
+            f"The gradient noise scale is {scale[0]:.0f} samples before training, {scale[1]:.0f} "
+            f"after the first epoch and {scale[-1]:,.0f} after the last (medians over the batch "
+            f"sizes). The first epoch's suggests batches of about {self.suggested}."
+        )
+
+    def draw(self, say: Words) -> dict[str, Any]:
+        """See :class:`Results`."""
+        return {
+            "curves": self._draw_curves(say),
+            "noise": self._draw_noise(say),
+            "paths": self.paths.draw(say, self._colours()),
+        }
+
+    def _colours(self) -> dict[int, str]:
+        """One for each batch size, in all figures."""
+        sizes = sorted({1, *(curve.batch_size for curve in self.curves)})
+        return dict(zip(sizes, itertools.cycle(figures.COLOURS), strict=False))
+
+    def _draw_curves(self, say: Words) -> Any:
+        """The loss three times: by epochs, by updates and by seconds."""
+        figure = figures.new(10.5, 4.2)
+        axes = figure.subplots(1, 3, sharey=True)
+        for axis, unit, positions_of in (
+            (axes[0], say("epoch"), lambda curve: np.arange(len(curve.loss))),
+            (axes[1], say("updates"), lambda curve: curve.updates),
+            (axes[2], say("seconds of training"), lambda curve: curve.seconds),
+        ):
+            for curve in self.curves:
+                positions, style = positions_of(curve), self._style(say, curve)
+                axis.semilogy(positions, curve.loss, **style)
+                epoch = curve.epochs_to(self.target)
+                if epoch is not None:
+                    axis.plot(positions[epoch], curve.loss[epoch], "o", color=style["color"])
+            axis.set_xlabel(unit)
+        axes[1].set_xscale("symlog", linthresh=1.0)
+        axes[1].set_xlim(left=0.0)
+        axes[0].set_ylabel(say("loss of all training samples"))
+        axes[1].set_title(
+            say("dots: where validation accuracy reaches {target}", target=f"{self.target:.0%}")
+        )
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+        return figure
+
+    def _draw_noise(self, say: Words) -> Any:
+        """The variance by batch size, and the noise scale as the loss falls."""
+        figure = figures.new(9.5, 4.4)
+        left, right = figure.subplots(1, 2)
+        sizes = self.variances.batch_sizes
+        left.loglog(sizes, self.variances.expected, color="0.6", label=_EXPECTED)
+        left.loglog(sizes, self.variances.measured, "ko", label=say("measured on batches"))
+        left.set(xlabel=say("batch size"), ylabel=say("variance of the gradient"))
+        left.legend()
+        for curve in self.curves:
+            right.loglog(curve.loss, curve.noise_scale, ".-", lw=0.8, **self._style(say, curve))
+        right.axhline(self.suggested, color="0.3", lw=1, ls="--")
+        right.annotate(
+            say("suggested batch size: {size}", size=self.suggested),
+            (0.99, self.suggested),
+            xycoords=("axes fraction", "data"),
+            ha="right",
+            va="bottom",
+        )
+        right.invert_xaxis()
+        right.set(
+            xlabel=say("loss of all training samples"), ylabel=say("gradient noise scale (samples)")
+        )
+        figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+        return figure
+
+    def _style(self, say: Words, curve: Curve) -> dict[str, str]:
+        return {
+            "color": self._colours()[curve.batch_size],
+            "label": kind_of_descent(say, curve.batch_size, self.samples),
+        }

@@ -1,0 +1,287 @@
+"""Optimizers: where momentum, Adagrad, RMSprop and Adam help, on surfaces and on data.
+
+Each gets the same grid of learning rates, and is judged at the best of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ... import figures
+from ...optim import OPTIMIZERS
+from ...words import Words
+from .. import drawing
+from ..results import Results, Table
+from ..samples import parts_of
+from . import training
+from .descents import RATES, Descent, best_of, descents
+from .surfaces import SURFACES, Surface
+from .training import Training, trainings
+
+COMPARED = tuple(name for name in OPTIMIZERS if name != "adamw")
+"""All but AdamW, which without its weight decay is Adam."""
+
+_COLOURS = dict(zip(COMPARED, figures.COLOURS, strict=False))
+
+
+def study(
+    data: Any = None,
+    *,
+    seed: int = 0,
+    steps: int = 400,
+    epochs: int = 10,
+    networks: int = 5,
+    batch_size: int = 32,
+    width: int = 32,
+) -> Optimizers:
+    """Let every optimizer go down four surfaces, and train networks.
+
+    Parameters
+    ----------
+    data : pair of arrays (X, y), Parts or None
+        None for the embedded digits.
+    seed : int, default 0
+        Of the split and of the first network; the others have the seeds after it.
+    steps : int, default 400
+        On the surfaces.
+    epochs : int, default 10
+        Of each training.
+    networks : int, default 5
+        How many are trained by each optimizer at each rate.
+    batch_size : int, default 32
+    width : int, default 32
+        Of the one hidden layer.
+
+    Examples
+    --------
+    >>> results = study(steps=40, epochs=1, networks=1)
+    >>> results.best_on(SURFACES[1], "rmsprop").leaves_at < 40
+    True
+    """
+    return Optimizers(
+        descents(COMPARED, steps),
+        trainings(
+            COMPARED,
+            parts_of(data, seed),
+            range(seed, seed + networks),
+            epochs=epochs,
+            batch_size=batch_size,
+            width=width,
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class Optimizers(Results):
+    """What each optimizer did at each rate.
+
+    Attributes
+    ----------
+    descents : list of Descent
+    trainings : list of Training
+    """
+
+    name: ClassVar[str] = "optimizers"
+
+    descents: list[Descent]
+    trainings: list[Training]
+
+    def on(self, surface: Surface, optimizer: str) -> list[Descent]:
+        """The descents of an optimizer on a surface, a rate each."""
+        return [d for d in self.descents if d.surface is surface and d.optimizer == optimizer]
+
+    def best_on(self, surface: Surface, optimizer: str) -> Descent:
+        """Of these, the one that reaches the minimum first, or else ends lowest."""
+        return best_of(self.on(surface, optimizer))
+
+    def trained_by(self, optimizer: str) -> list[Training]:
+        """The trainings by an optimizer, a rate each."""
+        return [t for t in self.trainings if t.optimizer == optimizer]
+
+    def best_by(self, optimizer: str) -> Training:
+        """Of these, the one with the least validation loss at the end."""
+        return min(self.trained_by(optimizer), key=lambda t: t.validation_loss)
+
+    def summary(self) -> Table:
+        best = {name: self.best_by(name) for name in COMPARED}
+        return Table(
+            {
+                "optimizer": [_title(name) for name in COMPARED],
+                **{
+                    f"{surface.name}: steps": [
+                        _or_never(self.best_on(surface, name).reaches_at) for name in COMPARED
+                    ]
+                    for surface in SURFACES
+                },
+                "rate on data": [t.rate for t in best.values()],
+                "validation loss": [t.validation_loss for t in best.values()],
+                "accuracy": [t.validation_accuracies[:, -1].mean() for t in best.values()],
+            }
+        )
+
+    def tables(self) -> dict[str, Table]:
+        best = [self.best_on(surface, name) for surface in SURFACES for name in COMPARED]
+        chosen = [self.best_by(name) for name in COMPARED]
+        return {
+            "summary": self.summary(),
+            "surfaces": self._table_of_surfaces(best),
+            "paths": Table(
+                {
+                    "surface": [d.surface.name for d in best for _ in d.points],
+                    "optimizer": [_title(d.optimizer) for d in best for _ in d.points],
+                    "step": [step for d in best for step in range(len(d.points))],
+                    "x": np.concatenate([d.points[:, 0] for d in best]),
+                    "y": np.concatenate([d.points[:, 1] for d in best]),
+                    "loss": np.concatenate([d.losses for d in best]),
+                }
+            ),
+            "rates": Table(
+                {
+                    "optimizer": [_title(t.optimizer) for t in self.trainings],
+                    "learning rate": [t.rate for t in self.trainings],
+                    "validation loss": [t.validation_loss for t in self.trainings],
+                }
+            ),
+            "epochs": _table_of_epochs(chosen),
+        }
+
+    def _table_of_surfaces(self, best: list[Descent]) -> Table:
+        return Table(
+            {
+                "surface": [d.surface.name for d in best],
+                "loss": [d.surface.formula for d in best],
+                "optimizer": [_title(d.optimizer) for d in best],
+                "learning rate": [d.rate for d in best],
+                "last loss": [d.losses[-1] for d in best],
+                "left at step": [_or_never(d.leaves_at) for d in best],
+                "minimum at step": [_or_never(d.reaches_at) for d in best],
+                "rates that leave": [self._count_leaving(d.surface, d.optimizer) for d in best],
+            }
+        )
+
+    def _count_leaving(self, surface: Surface, optimizer: str) -> int:
+        return sum(d.leaves_at is not None for d in self.on(surface, optimizer))
+
+    def findings(self) -> list[str]:
+        return [*map(self._finding_on, SURFACES), *self._findings_on_data()]
+
+    def _finding_on(self, surface: Surface) -> str:
+        best = [self.best_on(surface, name) for name in COMPARED]
+        steps = {_title(d.optimizer): d.reaches_at for d in best}
+        reached = sorted((taken, name) for name, taken in steps.items() if taken is not None)
+        never = [name for name, taken in steps.items() if taken is None]
+        parts = [f"{name} in {taken} steps" for taken, name in reached]
+        if never:
+            parts.append(f"not within {len(best[0].points) - 1} steps: {', '.join(never)}")
+        leaving = ", ".join(
+            f"{_title(name)} {self._count_leaving(surface, name)}" for name in COMPARED
+        )
+        return (
+            f"Surface with a {surface.name}: to the minimum at the best of {len(RATES)} rates "
+            f"{'; '.join(parts)}. Rates that come half-way down to it and stay there: {leaving}."
+        )
+
+    def _findings_on_data(self) -> list[str]:
+        best = sorted(map(self.best_by, COMPARED), key=lambda t: t.validation_loss)
+        first, last = best[0], best[-1]
+        rates = ", ".join(f"{_title(t.optimizer)} {t.rate:g}" for t in best)
+        fastest = min(best, key=lambda t: float(t.training_losses[:, 0].mean()))
+        wide = ", ".join(
+            f"{_title(name)} {self._count_good(name, 2.0 * first.validation_loss)}"
+            for name in COMPARED
+        )
+        return [
+            f"On the data, each at its best rate ({rates}), the validation loss after the last "
+            f"epoch goes from {first.validation_loss:.3g} ({_title(first.optimizer)}) to "
+            f"{last.validation_loss:.3g} ({_title(last.optimizer)}).",
+            f"{_title(fastest.optimizer)} has the lowest training loss in the first epoch, "
+            f"{fastest.training_losses[:, 0].mean():.3g}. Of {len(training.RATES)} rates, so many "
+            f"come within twice the least validation loss: {wide}.",
+        ]
+
+    def _count_good(self, optimizer: str, bound: float) -> int:
+        return sum(t.validation_loss <= bound for t in self.trained_by(optimizer))
+
+    def draw(self, say: Words) -> dict[str, Any]:
+        return {
+            "paths": self._draw_surfaces(say, self._draw_paths),
+            "descents": self._draw_surfaces(say, self._draw_losses),
+            "training": self._draw_training(say),
+        }
+
+    def _draw_surfaces(self, say: Words, draw: Callable[[Words, Any, Surface], None]) -> Any:
+        figure = figures.new(10.0, 8.0)
+        axes = figure.subplots(2, 2)
+        for axis, surface in zip(axes.flat, SURFACES, strict=True):
+            draw(say, axis, surface)
+            axis.set_title(f"{say(surface.name)}\n${surface.formula}$")
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+        return figure
+
+    def _draw_paths(self, say: Words, axis: Any, surface: Surface) -> None:
+        x, y = (np.linspace(*ends, 160) for ends in (surface.x_range, surface.y_range))
+        drawing.contours(axis, x, y, surface.loss(*np.meshgrid(x, y)))
+        for name in COMPARED:
+            points = self.best_on(surface, name).points
+            drawing.path(axis, points, _COLOURS[name], _title(name))
+        axis.plot(
+            *surface.minimum, "*", color="black", ms=12, mfc="white", label=say("global minimum")
+        )
+        axis.set(xlim=surface.x_range, ylim=surface.y_range, xlabel="x", ylabel="y")
+
+    def _draw_losses(self, say: Words, axis: Any, surface: Surface) -> None:
+        bottom = surface.loss_at(surface.minimum)
+        for name in COMPARED:
+            above = self.best_on(surface, name).losses - bottom
+            axis.plot(above, color=_COLOURS[name], label=_title(name))
+        top = 2.0 * (surface.loss_at(surface.start) - bottom)
+        axis.set(yscale="log", ylim=(1e-6 * top, top))
+        axis.set(xlabel=say("step"), ylabel=say("loss above the minimum"))
+
+    def _draw_training(self, say: Words) -> Any:
+        figure = figures.new(10.0, 3.6)
+        losses, accuracies, rates = figure.subplots(1, 3)
+        for name in COMPARED:
+            best, style = self.best_by(name), {"color": _COLOURS[name], "label": _title(name)}
+            epochs = range(1, best.training_losses.shape[1] + 1)
+            losses.plot(epochs, best.training_losses.mean(axis=0), **style)
+            accuracies.plot(epochs, best.validation_accuracies.mean(axis=0), **style)
+            tried = self.trained_by(name)
+            rates.plot([t.rate for t in tried], [t.validation_loss for t in tried], ".-", **style)
+        losses.set(yscale="log", xlabel=say("epoch"), ylabel=say("training loss"))
+        accuracies.set(xlabel=say("epoch"), ylabel=say("validation accuracy"))
+        rates.set(xscale="log", xlabel=say("learning rate"), ylabel=say("validation loss"))
+        lowest = min(t.validation_loss for t in self.trainings)
+        rates.set(yscale="log", ylim=(0.7 * lowest, 100.0 * lowest))
+        for axis in (losses, accuracies):
+            axis.xaxis.get_major_locator().set_params(integer=True)
+        figure.legend(*losses.get_legend_handles_labels(), loc="outside upper center", ncols=6)
+        return figure
+
+
+def _title(optimizer: str) -> str:
+    return getattr(OPTIMIZERS[optimizer], "__name__", optimizer)
+
+
+def _or_never(step: int | None) -> int | str:
+    return "never" if step is None else step
+
+
+def _table_of_epochs(chosen: list[Training]) -> Table:
+    epochs = chosen[0].training_losses.shape[1]
+    return Table(
+        {
+            "optimizer": [_title(t.optimizer) for t in chosen for _ in range(epochs)],
+            "epoch": [epoch for _ in chosen for epoch in range(1, epochs + 1)],
+            "training loss": np.concatenate([t.training_losses.mean(axis=0) for t in chosen]),
+            "validation loss": np.concatenate([t.validation_losses.mean(axis=0) for t in chosen]),
+            "validation accuracy": np.concatenate(
+                [t.validation_accuracies.mean(axis=0) for t in chosen]
+            ),
+        }
+    )
