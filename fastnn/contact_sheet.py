@@ -93,20 +93,32 @@ def preview(
     shown = chain.images("X", array)
     if shown.shape[-1] not in (1, 3):
         raise ValueError(f"X has {shown.shape[-1]} channels; 1 or 3 can be drawn")
+    maximum = chain.size(shown).maximum
     if augment is None:
         chains = {_name(t): Compose([t]) for t in _examples(shown)}
         rows = [(name, n % len(shown), chain) for n, (name, chain) in enumerate(chains.items())]
     else:
         rows = [(say("image {number}", number=n), n, chain) for n in range(min(images, len(shown)))]
+    _check_values(shown[[n for _, n, _ in rows]], maximum)
     sheet = [
         (name, [shown[n], *(_changed(c, shown, n, seed, epoch) for epoch in range(epochs))])
         for name, n, c in rows
     ]
     with figures.lettering(say):
-        figure = _draw(sheet, chain.size(shown).maximum, say)
+        figure = _draw(sheet, maximum, say)
         if path is not None:
             figures.save(figure, path)
     return figure
+
+
+def _check_values(images: np.ndarray, maximum: float) -> None:
+    """Values beyond the range would be drawn black or white."""
+    low, high = images.min(), images.max()
+    if not (low >= 0.0 and high <= maximum):
+        raise ValueError(
+            f"X has values from {low:g} to {high:g}; expected 0 to {maximum:g}, see"
+            " augment.Compose(..., maximum=)"
+        )
 
 
 def _examples(images: np.ndarray) -> list[Transform]:

@@ -226,9 +226,9 @@ class RandomResizedCrop(Geometric):
         whole = size.width / size.height
         low, high = self.ratio
         if whole < low:
-            middle = round(size.width / low), size.width
+            middle = max(1, round(size.width / low)), size.width
         elif whole > high:
-            middle = size.height, round(size.height * high)
+            middle = size.height, max(1, round(size.height * high))
         else:
             middle = size.height, size.width
         top = np.where(fits, _below(words[:, -2], size.height - rows + 1), 0)
@@ -461,12 +461,13 @@ def _boxes(
     areas = _uniform(words[:, :_TRIES], scale) * (size.height * size.width)
     logarithms = (float(np.log(ratio[0])), float(np.log(ratio[1])))
     ratios = np.exp(_uniform(words[:, _TRIES : 2 * _TRIES], logarithms))
-    rows, columns = (np.rint(np.sqrt(a)).astype(np.int64) for a in (areas / ratios, areas * ratios))
+    rows, columns = (np.rint(np.sqrt(a)) for a in (areas / ratios, areas * ratios))
     fit = (rows >= 1) & (rows <= size.height) & (columns >= 1) & (columns <= size.width)
     first = fit.argmax(axis=1)[:, None]
     fits = fit.any(axis=1)
     chosen = (np.take_along_axis(lengths, first, axis=1)[:, 0] for lengths in (rows, columns))
-    rows, columns = (np.where(fits, lengths, 1) for lengths in chosen)
+    # as integers only once they fit: a side may lie beyond all integers
+    rows, columns = (np.where(fits, lengths, 1.0).astype(np.int64) for lengths in chosen)
     return rows, columns, fits
 
 

@@ -288,13 +288,17 @@ def _names(argument: str, names: Sequence[str]) -> tuple[str, ...]:
     return result
 
 
-def _kind(array: Any) -> str:
-    """Dtype, shape and place of a NumPy or CuPy array, in words."""
+def _kind(array: Any) -> tuple[Any, ...]:
+    """Dtype, shape and place of a NumPy or CuPy array."""
+    return array.dtype, array.shape, arrays.is_on_gpu(array)
+
+
+def _in_words(array: Any) -> str:
     return f"{array.dtype} {array.shape}" + " on the GPU" * arrays.is_on_gpu(array)
 
 
 def _kinds(known: Iterable[Any]) -> list[str]:
-    return ["anything" if array is None else _kind(array) for array in known]
+    return ["anything" if array is None else _in_words(array) for array in known]
 
 
 def _check_arrays(params: list[Any], grads: list[Any]) -> None:
@@ -303,7 +307,7 @@ def _check_arrays(params: list[Any], grads: list[Any]) -> None:
     for number, (param, grad) in enumerate(zip(params, grads, strict=True)):
         for name, array in (("params", param), ("grads", grad)):
             is_array = isinstance(array, np.ndarray) or arrays.is_cupy(array)
-            if not is_array or array.dtype.name not in ("float32", "float64"):
+            if not is_array or array.dtype not in (np.float32, np.float64):
                 kind = getattr(array, "dtype", type(array).__name__)
                 raise TypeError(f"{name}[{number}] is {kind}; expected a float32 or float64 array")
         if not (param.flags.c_contiguous and arrays.is_writable(param) and grad.flags.c_contiguous):
@@ -311,7 +315,7 @@ def _check_arrays(params: list[Any], grads: list[Any]) -> None:
                 f"params[{number}] and grads[{number}] must be C-contiguous, the first writable"
             )
         if _kind(grad) != _kind(param):
-            raise ValueError(f"grads[{number}] is {_kind(grad)}; expected {_kind(param)}")
+            raise ValueError(f"grads[{number}] is {_in_words(grad)}; expected {_in_words(param)}")
 
 
 class SGD(Optimizer):

@@ -110,6 +110,14 @@ def _check_stages(images: np.ndarray, program: Program) -> None:
             raise ValueError(f"the program has a stage of kind {kind}")
 
 
+def is_whole(map_: Any, first: Any) -> Any:
+    """Whether a map, from this element on, takes rows to rows by whole pixels, either way."""
+    fractions = (map_[first + 2] | map_[first + 5]) & (ONE - 1)
+    turned = (map_[first + 1] | map_[first + 3]) != 0
+    steps = (abs(map_[first]) == ONE) & (abs(map_[first + 4]) == ONE)
+    return (fractions == 0) & (not turned) & steps
+
+
 def bilinear(
     top_left: Any, top_right: Any, bottom_left: Any, bottom_right: Any, down: Any, across: Any
 ) -> Any:

@@ -1,5 +1,6 @@
 """What every test file shares."""
 
+import signal
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,9 @@ import fastnn
 # The first example of a property may compile a kernel; a failure must come again when run again.
 settings.register_profile("fastnn", deadline=None, derandomize=True)
 settings.load_profile("fastnn")
+
+# A shell's background jobs ignore it, and so would they who test an interruption.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def each_backend(*names: str) -> Any:

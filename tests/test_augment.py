@@ -101,6 +101,17 @@ def test_a_crop_of_a_flip_is_a_copy(dtype):
         assert any(np.array_equal(window[::-1], result) for window in windows)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_copies_keep_what_is_no_number(dtype):
+    x = images_of((3, 4, 5), dtype)
+    x[0, 1, 2], x[1, 0, :], x[2, 3, 4] = np.nan, np.inf, -np.inf
+    flipped = Compose([augment.HorizontalFlip(1.0), augment.VerticalFlip(1.0)])(x)
+    np.testing.assert_array_equal(flipped, x[:, ::-1, ::-1])
+    for image, result in zip(x, Compose([augment.Shift(1)])(x), strict=True):
+        windows = _windows(image, 1, 1).values()
+        assert any(np.array_equal(window, result, equal_nan=True) for window in windows)
+
+
 @every_dtype
 def test_what_one_crop_hides_another_brings_back(dtype):
     x = images_of((40, 6, 6), dtype)
@@ -183,7 +194,13 @@ def test_resized_crops(dtype):
 
 @pytest.mark.parametrize(
     "shape, ratio, box",
-    [((4, 9), (1.0, 1.0), (0, 2, 4, 4)), ((9, 4), (1.0, 1.0), (2, 0, 4, 4))],
+    [
+        ((4, 9), (1.0, 1.0), (0, 2, 4, 4)),
+        ((9, 4), (1.0, 1.0), (2, 0, 4, 4)),
+        ((4, 2), (5.0, 5.0), (1, 0, 1, 2)),  # two fifths of a row
+        ((2, 4), (0.2, 0.2), (0, 1, 2, 1)),
+        ((4, 2), (1e300, 1e300), (1, 0, 1, 2)),
+    ],
 )
 def test_a_resized_crop_that_cannot_fit_is_in_the_middle(shape, ratio, box):
     x = images_of((2, *shape), "float64")
@@ -313,9 +330,10 @@ def test_erasing_sometimes_and_to_a_value():
     np.testing.assert_array_equal(result[~erased], x[~erased])
 
 
-def test_a_box_that_never_fits_erases_nothing():
+@pytest.mark.parametrize("ratio", [1.0, 1e300, 1e-300])
+def test_a_box_that_never_fits_erases_nothing(ratio):
     x = images_of((20, 1, 9))
-    transform = augment.RandomErasing(1.0, scale=(0.9, 0.9), ratio=(1.0, 1.0))
+    transform = augment.RandomErasing(1.0, scale=(0.9, 0.9), ratio=(ratio, ratio))
     np.testing.assert_array_equal(Compose([transform])(x), x)
 
 
@@ -723,7 +741,6 @@ def test_fit_refuses_before_anything_changes(x, chain, error, message):
 
 
 def test_preview(tmp_path):
-    pytest.importorskip("matplotlib")
     x = images_of((3, 8, 6, 3), "uint8")
     figure = augment.preview(x, SMALL, images=2, epochs=4, path=tmp_path / "sheet.png")
     assert len(figure.axes) == 2 * 5
@@ -745,7 +762,6 @@ def test_preview_in_korean(monkeypatch):
 
 @pytest.mark.parametrize("shape, rows", [((5, 8, 6, 3), 12), ((5, 8, 6), 10)])
 def test_preview_of_every_transform(shape, rows):
-    pytest.importorskip("matplotlib")
     x = images_of(shape)
     figure = augment.preview(x.reshape(5, -1), shape=shape[1:], epochs=2)
     assert len(figure.axes) == rows * 3
@@ -758,6 +774,8 @@ def test_preview_of_every_transform(shape, rows):
         ({"augment": np.flip}, TypeError, "expected an augment.Compose"),
         ({"X": X.reshape(2, 16)}, ValueError, r"X has shape \(2, 16\)"),
         ({"X": X.reshape(2, 2, 4, 2)}, ValueError, "X has 2 channels; 1 or 3"),
+        ({"X": X + 2, "augment": Compose([])}, ValueError, "X has values from 2 to 2; .* 0 to 1"),
+        ({"X": X * np.nan, "augment": Compose([])}, ValueError, "X has values from nan to nan"),
     ],
 )
 def test_preview_refuses(arguments, error, message):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -322,44 +323,53 @@ def test_a_fork_after_training_trains_on():
     assert run_python(program) == "0 True"
 
 
-@pytest.mark.parametrize("bits", ["256", "128"])
-def test_narrower_vectors_train_on_the_same_curve(bits):
-    program = (
-        TRAIN
-        + """
+CURVE = (
+    TRAIN
+    + """
     model = fastnn.Sequential(fastnn.Linear(200, 128), fastnn.Tanh(), fastnn.Linear(128, 10))
     history = model.fit(x, y, epochs=2, optimizer="sgd")
     print(*[loss.hex() for loss in history["loss"]])
-    """
-    )
+"""
+)
+DIGEST = TRAIN + "\n    print(train())"
+HOMELESS = """
+    import pathlib
+    def home():
+        raise RuntimeError("no home")
+    pathlib.Path.home = home
+"""
+
+
+@pytest.fixture(scope="module")
+def printed(tmp_path_factory):
+    """By name: a future of what a program prints that may have to compile all of its kernels."""
+    occupied = tmp_path_factory.mktemp("occupied") / "a file"
+    occupied.write_text("no folder")
+    programs = {
+        "256": (CURVE, {"FASTNN_VECTOR_BITS": "256"}),
+        "128": (CURVE, {"FASTNN_VECTOR_BITS": "128"}),
+        "truth": (CURVE, {"FASTNN_BACKEND": "numpy"}),
+        "usual": (DIGEST, {}),
+        "no home": (HOMELESS + DIGEST, {"FASTNN_CACHE_DIR": "", "XDG_CACHE_HOME": ""}),
+        "no folder": (DIGEST, {"FASTNN_CACHE_DIR": str(occupied), "HOME": str(occupied)}),
+    }
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return {
+            name: pool.submit(run_python, program, **environment)
+            for name, (program, environment) in programs.items()
+        }
+
+
+@pytest.mark.parametrize("bits", ["256", "128"])
+def test_narrower_vectors_train_on_the_same_curve(bits, printed):
     narrow, truth = (
-        [float.fromhex(text) for text in run_python(program, **environment).split()]
-        for environment in ({"FASTNN_VECTOR_BITS": bits}, {"FASTNN_BACKEND": "numpy"})
+        [float.fromhex(text) for text in printed[name].result().split()] for name in (bits, "truth")
     )
     bound = 2 * 200 * float(np.finfo(np.float32).eps) * np.abs(truth)
     assert len(truth) == 2
     assert_close(narrow, truth, Bound(bound, bound))
 
 
-def test_nothing_breaks_where_the_user_has_no_home():
-    homeless = (
-        """
-    import pathlib
-    def home():
-        raise RuntimeError("no home")
-    pathlib.Path.home = home
-    """
-        + TRAIN
-        + """
-    print(train())"""
-    )
-    environment = {"FASTNN_CACHE_DIR": "", "XDG_CACHE_HOME": ""}
-    assert run_python(homeless, **environment) == run_python(TRAIN + "\n    print(train())")
-
-
-def test_nothing_breaks_where_no_folder_can_be_written(tmp_path):
-    occupied = tmp_path / "a file"
-    occupied.write_text("no folder")
-    same = TRAIN + "\n    print(train())"
-    environment = {"FASTNN_CACHE_DIR": str(occupied), "HOME": str(occupied)}
-    assert run_python(same, **environment) == run_python(same)
+@pytest.mark.parametrize("where", ["no home", "no folder"])
+def test_nothing_breaks_where_kernels_cannot_be_kept(where, printed):
+    assert printed[where].result() == printed["usual"].result()

@@ -15,7 +15,7 @@ import pytest
 import reference
 from checks import assert_close, product_bound, sum_bound
 from cuda.calls import compile_together, judge, kernel_of, run
-from cuda.compile import ARCHITECTURES, why_no_gxx
+from cuda.compile import why_no_gxx
 from cuda.require import require
 from test_operations import (  # noqa: F401 - collected here, with the backend below
     DTYPES,
@@ -596,12 +596,10 @@ def test_an_update_may_exchange_its_slots(dtype):
 WIDTHS = (500, 4200)  # a row in all the registers it may take, and one in none
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("family", FAMILIES)
 @every_dtype
-def test_ptxas_has_room(dtype, family, architecture):
+def test_ptxas_has_room(dtype, family):
     """For all that losses, activations and updates there are."""
     calls = family(dtype, WIDTHS, (True,))
     own = ("double *", "double>")  # data of float64, which are only converted
-    judge((c for c in calls if dtype == "float64" or not any(w in c.kernel() for w in own)),
-          architecture)  # fmt: skip
+    judge(c for c in calls if dtype == "float64" or not any(w in c.kernel() for w in own))

@@ -23,7 +23,7 @@ from checks import (
     sum_bound,
 )
 from cuda.calls import USUAL_SHARED, judge, run
-from cuda.compile import ARCHITECTURES, KernelError
+from cuda.compile import KernelError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_formulas import scalars_of
@@ -587,28 +587,24 @@ def every_strip(dtype):
 
 KINDS = [("float64", "float32"), ("float32", "tf32"), ("float32", "bf16")]
 every_kind = pytest.mark.parametrize(("dtype", "precision"), KINDS)
-every_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
 
 
-@every_architecture
-def test_the_heaviest_kernels_fit(architecture):
-    judge(heaviest_calls("float32"), architecture)
+def test_the_heaviest_kernels_fit():
+    judge(heaviest_calls("float32"))
 
 
 @every_kind
 def test_the_heaviest_kernels_of_every_kind_fit(dtype, precision):
-    judge(heaviest_calls(dtype, precision=precision), "sm_90")
+    judge(heaviest_calls(dtype, precision=precision), ["sm_90"])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "precision"), [("float32", "float32"), *KINDS])
-@every_architecture
-def test_every_kernel_fits(dtype, precision, architecture):
-    judge(every_call(dtype, precision=precision), architecture)
+def test_every_kernel_fits(dtype, precision):
+    judge(every_call(dtype, precision=precision))
 
 
 @pytest.mark.slow
-@every_architecture
 @every_dtype
-def test_every_strip_fits(dtype, architecture):
-    judge(every_strip(dtype), architecture)
+def test_every_strip_fits(dtype):
+    judge(every_strip(dtype))

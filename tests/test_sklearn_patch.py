@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
@@ -16,6 +17,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.utils import all_estimators
 
 import fastnn.sklearn
+from fastnn.sklearn.__main__ import main
 
 ORIGINAL = {"MLPClassifier": MLPClassifier, "MLPRegressor": MLPRegressor}
 FAST = {name: getattr(fastnn.sklearn, name) for name in ORIGINAL}
@@ -206,20 +208,28 @@ FAILURES = {
 def test_fails_as_python_does(tmp_path: Path, failure: str) -> None:
     script = tmp_path / "script.py"
     script.write_text(FAILURES[failure])
-    alone = command(str(script), cwd=tmp_path)
-    under = command("-m", "fastnn.sklearn", str(script), cwd=tmp_path)
+    with ThreadPoolExecutor(2) as pool:
+        alone, under = pool.map(
+            lambda how: command(*how, str(script), cwd=tmp_path), ([], ["-m", "fastnn.sklearn"])
+        )
     assert (under.returncode, under.stdout) == (alone.returncode, alone.stdout)
     assert under.stderr == alone.stderr
     assert under.returncode != 0
 
 
 @pytest.mark.parametrize("arguments", [[], ["-m"], ["-c"], ["--fast"], ["no_such_script.py"]])
-def test_refuses_what_it_cannot_run(tmp_path: Path, arguments: list[str]) -> None:
-    done = command("-m", "fastnn.sklearn", *arguments, cwd=tmp_path)
-    assert done.returncode == 2
-    assert "usage: python -m fastnn.sklearn" in done.stderr
-    assert done.stdout == ""
-    assert (arguments or ["nothing"])[0] in done.stderr.splitlines()[-1]
+def test_refuses_what_it_cannot_run(
+    arguments: list[str], capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["fastnn.sklearn", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    said = capsys.readouterr()
+    assert "usage: python -m fastnn.sklearn" in said.err
+    assert said.out == ""
+    assert (arguments or ["nothing"])[0] in said.err.splitlines()[-1]
+    assert sklearn.neural_network.MLPClassifier is ORIGINAL["MLPClassifier"]
 
 
 def test_help(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ class Backprop(Results):
             "value": [self.before[name] for name in quantities],
             "after the update": [self.after[name] for name in quantities],
         }
-        edges = {
+        edges: dict[str, list[Any]] = {
             "edge": [f"{edge.start} -> {edge.end}" for edge in self.edges],
             "upstream": [edge.upstream for edge in self.edges],
             "local": [edge.local for edge in self.edges],
@@ -199,9 +199,7 @@ class Backprop(Results):
         return drawing.figure
 
     def _draw_backward(self, say: Words) -> Any:
-        title = say(
-            "Backward: upstream \N{MULTIPLICATION SIGN} local = downstream, along every arrow"
-        )
+        title = say("Backward: along every arrow, upstream times local is downstream")
         drawing = NetworkDrawing((11.9, 5.0), title, radius=0.58)
         places = {node: (0.7 + 3.4 * x, 1.2 + 2.6 * y) for node, (x, y) in _NODES.items()}
 

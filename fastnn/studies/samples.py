@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import cli_data, data, layers
+from .. import checks, cli_data, data, layers
 from ..cli_data import Parts
 from ..model import Sequential
 
@@ -42,6 +42,17 @@ def parts_of(samples: Any, seed: int) -> Parts:
     found, numbers = np.unique(labels, return_inverse=True)
     train, validation, test = data.split(inputs, numbers, cli_data.SHARES, seed=seed)
     return Parts(train, validation, test, [str(label) for label in found], None)
+
+
+def with_first(parts: Parts, rows: int) -> Parts:
+    """The parts, but of the training part only the first rows, at most so many.
+
+    >>> len(with_first(parts_of(None, 0), 100).train[0])
+    100
+    """
+    checks.positive_int("rows", rows)
+    X, y = parts.train
+    return parts._replace(train=(X[:rows], y[:rows]))
 
 
 def network(

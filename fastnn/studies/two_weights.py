@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,8 +31,8 @@ class TwoWeights:
     >>> unit = TwoWeights(np.array([[1.0, 0.0], [0.0, 2.0]]), np.array([3.0, 2.0]), (0, 1))
     >>> unit.minimum
     array([3., 1.])
-    >>> unit.loss(np.zeros(2)), unit.loss(np.zeros(2), rows=np.array([0]))
-    (3.25, 4.5)
+    >>> unit.loss(np.zeros((1, 2))), unit.loss(np.zeros((1, 2)), rows=[0])
+    (array([3.25]), array([4.5]))
     >>> unit.gradient(np.zeros((1, 2)), np.array([[0]]))
     array([[-3.,  0.]])
     """
@@ -48,10 +48,12 @@ class TwoWeights:
 
     @property
     def safe_rate(self) -> float:
-        """Half the learning rate from which an update overshoots on the largest sample."""
+        """At which an update on the largest sample takes its loss to 0; at twice that, it rises."""
         return 1.0 / float((self.inputs**2).sum(axis=1).max())
 
-    def loss(self, weights: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+    def loss(
+        self, weights: np.ndarray, rows: Sequence[int] | np.ndarray | None = None
+    ) -> np.ndarray:
         """The mean loss of some samples, or of all.
 
         Parameters
@@ -85,7 +87,7 @@ class TwoWeights:
         return np.einsum("sb,sbi->si", error, inputs) / rows.shape[1]
 
     def surface(
-        self, around: np.ndarray, rows: np.ndarray | None = None
+        self, around: np.ndarray, rows: Sequence[int] | np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The loss on a grid around some points (S, 2) and the minimum; for the rows of ``loss``.
 

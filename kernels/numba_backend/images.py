@@ -9,10 +9,10 @@ import numpy as np
 from numba.extending import register_jitable
 
 from .. import augmentation as a
-from ..augmentation import bilinear, blend, colour_of_hue, hue_sector, limited, luma
+from ..augmentation import bilinear, blend, colour_of_hue, hue_sector, is_whole, limited, luma
 from .engine import address, call, inline
 
-for formula in (bilinear, blend, colour_of_hue, hue_sector, limited, luma):
+for formula in (bilinear, blend, colour_of_hue, hue_sector, is_whole, limited, luma):
     register_jitable(nogil=True, error_model="numpy")(formula)
 
 _SHARE = 1.0 / a.ONE
@@ -54,7 +54,7 @@ def augment(
                     goal = size - at
                     _move(scratch, at, scratch, goal, height, width, channels, integers, own)
                     at = goal
-                elif stage == stages - 1 and _is_whole(integers, own):
+                elif stage == stages - 1 and is_whole(integers, own):
                     _copy(images, first, out, first, height, width, channels, integers, own)
                     copied = True
                 else:
@@ -96,23 +96,10 @@ def _store(values, at, out, first, size, rounds):
 @inline
 def _move(source, first, out, begin, height, width, channels, integers, own):
     """The pixels of a map."""
-    if _is_whole(integers, own):
+    if is_whole(integers, own):
         _copy(source, first, out, begin, height, width, channels, integers, own)
     else:
         _resample(source, first, out, begin, height, width, channels, integers, own)
-
-
-@inline
-def _is_whole(integers, own):
-    """Whether a map takes rows to rows, perhaps in the opposite order, by whole pixels."""
-    fractions = (integers[own + 2] | integers[own + 5]) & (a.ONE - 1)
-    return (
-        fractions == 0
-        and integers[own + 1] == 0
-        and integers[own + 3] == 0
-        and abs(integers[own]) == a.ONE
-        and abs(integers[own + 4]) == a.ONE
-    )
 
 
 @inline

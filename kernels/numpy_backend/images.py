@@ -32,15 +32,17 @@ def _resample(values: np.ndarray, map_: np.ndarray, _: np.ndarray) -> np.ndarray
     left, right = (np.clip(before + step, 0, width - 1) for step in (0, 1))
     inside = (y >= -a.HALF) & (y <= ((height - 1) << a.POINT) + a.HALF)
     inside &= (x >= -a.HALF) & (x <= ((width - 1) << a.POINT) + a.HALF)
-    blended = a.bilinear(
-        values[upper, left],
-        values[upper, right],
-        values[lower, left],
-        values[lower, right],
-        down,
-        across,
-    )
-    return np.where(inside[..., None], blended, 0.0)
+    moved = values[upper, left]
+    if not a.is_whole(map_, 0):  # a copy keeps infinities, a blend has inf - inf
+        moved = a.bilinear(
+            moved,
+            values[upper, right],
+            values[lower, left],
+            values[lower, right],
+            down,
+            across,
+        )
+    return np.where(inside[..., None], moved, 0.0)
 
 
 def _colour(values: np.ndarray, order: np.ndarray, numbers: np.ndarray) -> np.ndarray:

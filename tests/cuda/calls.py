@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from fastnn.kernels.cupy_backend.calls import THREADS, Call, prelude
 
-from .compile import KernelError, Library, load, nvrtc, why_no_gxx, why_no_nvrtc
+from .compile import (
+    ARCHITECTURES,
+    KernelError,
+    Library,
+    load,
+    nvrtc_each,
+    why_no_gxx,
+    why_no_nvrtc,
+)
 from .require import require
 
 REGISTERS = 65_536
@@ -74,17 +82,17 @@ def _together(calls: Iterable[Call]) -> str:
     return "\n".join([before, *(call.kernel(name) for name, call in named.items())])
 
 
-def judge(calls: Iterable[Call], architecture: str) -> None:
+def judge(calls: Iterable[Call], architectures: Sequence[str] = ARCHITECTURES) -> None:
     """Compile calls by NVRTC; raise unless they stay within what a device has, and their dtype."""
     require("nvrtc", why_no_nvrtc())
     alike: dict[tuple[str, int], list[Call]] = {}
     for call in calls:
         alike.setdefault((call.dtype, call.blocks_at_once), []).append(call)
     for (dtype, at_once), group in alike.items():
-        report = nvrtc(_together(group), architecture)
-        assert report.spill_bytes == 0, report.log
-        assert report.stack_bytes == 0, report.log
-        assert report.registers * THREADS * at_once <= REGISTERS, report.log
-        assert report.shared_bytes + max(call.shared for call in group) <= USUAL_SHARED
-        if dtype == "float32":
-            assert ".f64" not in report.ptx
+        for report in nvrtc_each(_together(group), architectures):
+            assert report.spill_bytes == 0, report.log
+            assert report.stack_bytes == 0, report.log
+            assert report.registers * THREADS * at_once <= REGISTERS, report.log
+            assert report.shared_bytes + max(call.shared for call in group) <= USUAL_SHARED
+            if dtype == "float32":
+                assert ".f64" not in report.ptx

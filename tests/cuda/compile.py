@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -568,6 +569,12 @@ def nvrtc(source: str, architecture: str, options: Sequence[str] = NVRTC_OPTIONS
         )
     finally:
         library.nvrtcDestroyProgram(ctypes.byref(program))
+
+
+def nvrtc_each(source: str, architectures: Sequence[str] = ARCHITECTURES) -> list[Report]:
+    """Compile a source for several devices at once; see ``nvrtc``."""
+    with ThreadPoolExecutor(len(architectures)) as pool:
+        return list(pool.map(functools.partial(nvrtc, source), architectures))
 
 
 def _report(ptx: str, cubin: bytes, log: str) -> Report:

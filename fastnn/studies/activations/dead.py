@@ -124,7 +124,14 @@ def measure(parts: Parts, networks: int, epochs: int, seed: int) -> Dead:
 
 
 def share_off(model: Sequential, inputs: np.ndarray) -> float:
-    """The share of hidden units whose z is 0 or less for every row."""
+    """The share of hidden units whose z is 0 or less for every row.
+
+    >>> from fastnn.layers import ReLU
+    >>> model = Sequential(Linear(1, 2), ReLU(), Linear(2, 1))
+    >>> model[0].weight, model[0].bias = [[1.0, 1.0]], [0.0, -9.0]
+    >>> share_off(model, np.array([[-1.0], [1.0]]))
+    0.5
+    """
     values, off = np.ascontiguousarray(inputs, model.dtype), []
     for layer in model.layers:
         if isinstance(layer, Activation):

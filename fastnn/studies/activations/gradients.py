@@ -82,7 +82,7 @@ class Gradients(Part):
             layers.semilogy(np.arange(1, deepest + 1), sizes, label=name)
             arrived = [self.at_first(name, depth) for depth in self.depths]
             depths.semilogy(self.depths, arrived, "o-", ms=4, label=name)
-        layers.set(title=say("each layer of {count}", count=deepest), xlabel=say("layer"))
+        layers.set(title=say("each of {count} layers", count=deepest), xlabel=say("layer"))
         layers.set_ylabel(say("gradient, relative to the last layer's"))
         depths.set(title=say("first layer"), xlabel=say("hidden layers"))
         depths.legend()

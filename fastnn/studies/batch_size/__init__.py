@@ -9,8 +9,8 @@ scale, tr(Sigma) / |G|^2, is the batch size at which both are as long (McCandlis
 Empirical Model of Large-Batch Training", arXiv:1812.06162, equation 2.9): smaller batches are
 mostly noise, and much larger ones hardly tell more.
 
-The paths are those of a linear unit with two weights, all at one learning rate: half the one from
-which an update overshoots on the largest sample.
+The paths are those of a linear unit with two weights, all at one learning rate: the one at which
+an update on the largest sample alone takes its loss to 0.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numpy as np
 from ... import checks, figures
 from ...words import Words
 from ..results import Results, Table
-from ..samples import parts_of
+from ..samples import parts_of, with_first
 from ..two_weights import two_weights
 from ..wording import kind_of_descent, series
 from .noise import Variances, variances
@@ -83,16 +83,15 @@ def study(
     [3, 1]
     """
     checks.positive_int("epochs", epochs)
-    checks.positive_int("rows", rows)
-    parts = parts_of(data, seed)
-    parts = parts._replace(train=(parts.train[0][:rows], parts.train[1][:rows]))
+    parts = with_first(parts_of(data, seed), rows)
     samples = len(parts.train[0])
     smaller = sorted({size for size in batch_sizes if size < samples})
     sizes = [checks.positive_int("batch_sizes", size) for size in smaller] + [samples]
     trainer = Trainer(parts, hidden, epochs, seed)
     curves = [trainer.curve(size) for size in sizes]
     if accuracy is None:
-        accuracy = math.floor(100.0 * min(max(curve.accuracy) for curve in curves)) / 100.0
+        reached = min(max(curve.accuracy) for curve in curves)
+        accuracy = math.floor(100.0 * reached + 1e-9) / 100.0
     middle = sizes[(len(sizes) - 1) // 2]
     return BatchSize(
         samples,

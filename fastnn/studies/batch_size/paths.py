@@ -91,14 +91,14 @@ class Paths:
 def paths(unit: TwoWeights, batch_sizes: list[int], updates: int, seed: int) -> Paths:
     """Go down from one place, by batches of each size."""
     start = (unit.minimum + _START)[np.newaxis]
-    ways = {}
-    for size in batch_sizes:
+
+    def way(size: int) -> np.ndarray:
         drawn = batches(len(unit.targets), size, seed)
-        way = descend(
+        return descend(
             SGD(unit.safe_rate),
-            lambda weights, _, drawn=drawn: unit.gradient(weights, next(drawn)[np.newaxis]),
+            lambda weights, _: unit.gradient(weights, next(drawn)[np.newaxis]),
             start,
             updates,
-        )
-        ways[size] = way[:, 0]
-    return Paths(unit, unit.safe_rate, ways)
+        )[:, 0]
+
+    return Paths(unit, unit.safe_rate, {size: way(size) for size in batch_sizes})

@@ -15,6 +15,7 @@ from ...history import EpochInfo
 from ...many import fit_many
 from ...model import Sequential
 from ...optim import SGD
+from ..curves import by_epoch
 from ..samples import network
 from .noise import gradient_noise
 
@@ -103,11 +104,15 @@ class Trainer:
         model = self.network()
         measured = [self._measure(model)]
         self._fit(model, batch_size, rate, lambda info: measured.append(self._measure(info.model)))
+        loss, accuracy, trace, square = np.array(measured).T
         return Curve(
             batch_size,
             math.ceil(len(self.parts.train[0]) / batch_size),
             losses,
-            *np.array(measured).T,
+            loss,
+            accuracy,
+            trace,
+            square,
             self._seconds(batch_size, rate),
         )
 
@@ -124,7 +129,7 @@ class Trainer:
                 seeds=self.seed,
                 progress=False,
             )
-        return [math.inf if h.diverged else float(np.mean(h["val_loss"])) for h in histories]
+        return by_epoch(histories, "val_loss", self.epochs).mean(axis=1).tolist()
 
     def _measure(self, model: Sequential) -> tuple[float, ...]:
         return (
@@ -135,11 +140,13 @@ class Trainer:
 
     def _seconds(self, batch_size: int, rate: float) -> np.ndarray:
         """Since the beginning, for before it and after each epoch."""
-        epochs = []
-        for _ in range(_TIMED):
-            model, stamps = self.network(), [time.perf_counter()]
-            self._fit(model, batch_size, rate, lambda _, s=stamps: s.append(time.perf_counter()))
-            epochs.append(np.diff(stamps))
+
+        def stamps() -> list[float]:
+            model, read = self.network(), [time.perf_counter()]
+            self._fit(model, batch_size, rate, lambda _: read.append(time.perf_counter()))
+            return read
+
+        epochs = [np.diff(stamps()) for _ in range(_TIMED)]
         return np.cumsum([0.0, *np.min(epochs, axis=0)])
 
     def _fit(

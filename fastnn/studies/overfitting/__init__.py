@@ -68,9 +68,8 @@ def study(
 
     Examples
     --------
-    >>> found = study(draws=2, widths=[1, 128], epochs=80)
-    >>> found.underfits.tolist(), found.overfits.tolist()
-    ([True, False], [False, True])
+    >>> study(rows=100, draws=2, widths=[1, 64], epochs=20).underfits.tolist()
+    [True, False]
     """
     checks.integer("draws", draws, at_least=2)
     if not widths or list(widths) != sorted(set(widths)):

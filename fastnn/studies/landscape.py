@@ -1,0 +1,425 @@
+"""Landscape: what does the loss look like around a trained network?
+
+Two random directions span a plane through the network's weights; the loss over it is a landscape.
+A direction is scaled neuron by neuron to the length of the neuron's weights, since a network whose
+weights are twice as long may be the same function: so a step of 0.5 changes every neuron's weights
+by half of their length. Biases stay as they are. Networks of two and of eight hidden layers, of
+small and full batches, of ReLU and sigmoid are compared, all else being equal.
+
+Sources: Li et al., "Visualizing the loss landscape of neural nets", NeurIPS 2018, section 4 (filter
+normalisation); Keskar et al., "On large-batch training for deep learning: generalization gap and
+sharp minima", ICLR 2017.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from .. import checks, figures, layers
+from ..arena import Arena
+from ..cli_data import Parts
+from ..evaluation import Evaluation
+from ..losses import CrossEntropyLoss
+from ..many import fit_many
+from ..model import Sequential
+from ..optim import SGD
+from ..runs import Runs
+from ..training_data import TrainingData
+from ..words import Words
+from . import samples
+from .results import Results, Table
+
+
+class Setting(NamedTuple):
+    """A network and how it is trained."""
+
+    name: str
+    hidden_layers: int
+    activation: Callable[[], layers.Layer]
+    batch_size: int | None
+
+
+SETTINGS = (
+    Setting("shallow, mini-batches", 2, layers.ReLU, 8),
+    Setting("shallow, full batch", 2, layers.ReLU, None),
+    Setting("deep, ReLU", 8, layers.ReLU, 8),
+    Setting("deep, sigmoid", 8, layers.Sigmoid, 8),
+)
+"""Each differs from another one in one thing: the batch, the depth, the activation."""
+
+RADII = (0.125, 0.25, 0.5, 1.0)
+SHARP = RADII.index(0.5)
+"""The radius at which the mean rise of the loss is taken as the sharpness."""
+
+_LEARNING_RATE, _CLIP_NORM = 0.2, 1.0
+_ON_PLATEAU = 0.9
+"""A loss above this share of what guessing gives is that of a network that has learnt nothing."""
+_WIDTH = 32
+_COLOURS = "viridis"
+_LINES = {"colors": "white", "linestyles": "solid", "linewidths": 0.4}
+_LEAST_DRAWN = 1e-6
+"""A smaller loss, which has no end on a logarithmic scale, is drawn as this one."""
+
+
+def study(
+    data: Any = None,
+    *,
+    seed: int = 0,
+    rows: int = 1000,
+    updates: int = 1000,
+    networks: int = 3,
+    directions: int = 10,
+    points: int = 41,
+) -> Landscape:
+    """Train networks of every setting, and measure the training loss around their weights.
+
+    Parameters
+    ----------
+    data : pair of arrays (X, y), optional
+        The embedded digits by default.
+    seed : int, default 0
+    rows : int, default 1000
+        The most to train on; the landscape is that of the loss on the same rows.
+    updates : int, default 1000
+        Of every training, but for what is left of an epoch.
+    networks : int, default 3
+        With weights and shuffles of their own, of every setting.
+    directions : int, default 10
+        Random ones from every network, to see how steep the way out is.
+    points : int, default 41
+        Along each side of the landscape, an odd number: the network is the one in the middle.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For data or sizes that do not fit.
+
+    Examples
+    --------
+    >>> found = study(rows=200, updates=300, networks=2, directions=4, points=3)
+    >>> mini_batches, full_batch, deep, sigmoid = found.sharpness.mean(axis=1)
+    >>> bool(deep > 3 * mini_batches > 3 * sigmoid)
+    True
+    """
+    checks.integer("networks", networks, at_least=2)
+    if checks.integer("points", points, at_least=3) % 2 == 0:
+        raise ValueError(f"points is {points}; expected an odd number, with one in the middle")
+    parts = samples.parts_of(data, seed)
+    trained_on = parts.train[0][:rows], parts.train[1][:rows]
+    parts = parts._replace(train=trained_on)
+    seeds = np.random.Generator(np.random.Philox(seed)).integers(2**31, size=networks).tolist()
+    grid = np.linspace(-RADII[-1], RADII[-1], points)
+    places: list[Place] = []
+    for setting in SETTINGS:
+        models, done = _train(setting, parts, updates, seeds)
+        around = [Surroundings(model, *trained_on) for model in models]
+        generator = np.random.Generator(np.random.Philox(seed))
+        plane = around[0].direction(generator), around[0].direction(generator)
+        places.append(
+            Place(
+                setting.name,
+                done,
+                np.array([near.loss(0.0) for near in around]),
+                np.array([m.evaluate(*parts.validation)["accuracy"] for m in models]),
+                np.array([near.rises(generator, directions) for near in around]),
+                around[0].over(plane, grid),
+            )
+        )
+    return Landscape(places, grid, _entropy(trained_on[1]))
+
+
+def _train(
+    setting: Setting, parts: Parts, updates: int, seeds: list[int]
+) -> tuple[list[Sequential], int]:
+    """A network of a setting for each seed, and how many updates each had."""
+    widths = [_WIDTH] * setting.hidden_layers
+    models = [samples.network(parts, widths, setting.activation, seed=own) for own in seeds]
+    rows = len(parts.train[0])
+    batch_size = min(setting.batch_size or rows, rows)
+    an_epoch = math.ceil(rows / batch_size)
+    epochs = max(1, updates // an_epoch)
+    fit_many(
+        models,
+        *parts.train,
+        optimizers=SGD(_LEARNING_RATE),
+        seeds=seeds,
+        batch_size=batch_size,
+        epochs=epochs,
+        clip_norm=_CLIP_NORM,
+    )
+    return models, epochs * an_epoch
+
+
+def _entropy(labels: np.ndarray) -> float:
+    """The entropy of class numbers, in nats."""
+    counts = np.unique(labels, return_counts=True)[1]
+    return float(-(counts / len(labels)) @ np.log(counts / len(labels)))
+
+
+class Surroundings:
+    """The loss on some rows around a network's weights.
+
+    Parameters
+    ----------
+    model : Sequential
+        A copy is moved about; the network stays as it is.
+    X, y : array (B, I) and class numbers (B,)
+
+    Examples
+    --------
+    >>> from fastnn import data, Linear
+    >>> X, y = data.digits()
+    >>> model = Sequential(Linear(64, 10), seed=0)
+    >>> around = Surroundings(model, X, y)
+    >>> around.loss(0.0) == model.evaluate(X, y)["loss"]
+    True
+    """
+
+    def __init__(self, model: Sequential, X: np.ndarray, y: np.ndarray) -> None:
+        self._model, self._runs = copy.deepcopy(model), Runs()
+        self._centre = Arena(model.arena.parameters, "float64")
+        self._centre.flat[:] = model.arena.flat
+        rows = TrainingData(self._model, X, y, CrossEntropyLoss())
+        self._evaluation = Evaluation(self._model, rows, metrics=())
+
+    def direction(self, generator: np.random.Generator) -> np.ndarray:
+        """A random direction (P,) among all P parameters, normalised neuron by neuron.
+
+        Normal numbers, each column of a weight scaled to the column's norm (Li et al. 2018,
+        section 4); 0 for all other parameters.
+        """
+        direction = self._centre.like()
+        for name, weight in self._centre.items():
+            if weight.ndim == 2:
+                drawn = generator.standard_normal(weight.shape)
+                scale = np.linalg.norm(weight, axis=0) / np.linalg.norm(drawn, axis=0)
+                direction[name][...] = drawn * scale
+        return direction.flat
+
+    def loss(self, shift: np.ndarray | float) -> float:
+        """The mean loss with the parameters moved by a shift (P,)."""
+        self._model.arena.flat[:] = self._centre.flat + shift
+        return self._evaluation.measure(self._runs)["loss"]
+
+    def over(self, plane: tuple[np.ndarray, np.ndarray], grid: np.ndarray) -> np.ndarray:
+        """The loss (G, G) at steps along a plane's directions: rows are steps along the second."""
+        first, second = plane
+        return np.array([[self.loss(a * first + b * second) for a in grid] for b in grid])
+
+    def rises(self, generator: np.random.Generator, directions: int) -> np.ndarray:
+        """How far the loss rises at each radius, (R,): the mean over directions, both ways."""
+        found = np.zeros(len(RADII))
+        for _ in range(directions):
+            direction = self.direction(generator)
+            found += [
+                (self.loss(radius * direction) + self.loss(-radius * direction)) / 2
+                for radius in RADII
+            ]
+        return found / directions - self.loss(0.0)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where N networks of a setting came to.
+
+    Attributes
+    ----------
+    setting : str
+    updates : int
+    losses, accuracies : array (N,)
+        On training and on validation rows.
+    rises : array (N, R)
+        Of the loss at each of ``RADII``.
+    loss : array (G, G)
+        The landscape of the first network.
+    """
+
+    setting: str
+    updates: int
+    losses: np.ndarray
+    accuracies: np.ndarray
+    rises: np.ndarray
+    loss: np.ndarray
+
+    @property
+    def heights(self) -> np.ndarray:
+        """The landscape as it is drawn, (G, G): the logarithm to base 10 of the loss."""
+        return np.log10(np.maximum(self.loss, _LEAST_DRAWN))
+
+
+@dataclass(frozen=True)
+class Landscape(Results):
+    """The places that the settings came to, in the order of ``SETTINGS``.
+
+    Attributes
+    ----------
+    places : list of Place
+    grid : array (G,)
+        Steps along the two directions of every landscape.
+    guess : float
+        The loss of predicting each class with its share of the training rows.
+    """
+
+    name: ClassVar[str] = "landscape"
+
+    places: list[Place]
+    grid: np.ndarray
+    guess: float
+
+    @property
+    def sharpness(self) -> np.ndarray:
+        """The mean rise of the loss at radius 0.5, by setting and network, (S, N)."""
+        return np.array([place.rises[:, SHARP] for place in self.places])
+
+    def tables(self) -> dict[str, Table]:
+        settings = [place.setting for place in self.places]
+        shape = (len(settings), len(self.grid), len(self.grid))
+        setting, second, first = (index.ravel() for index in np.indices(shape))
+        rises = np.array([place.rises for place in self.places])
+        of, network, radius = (index.ravel() for index in np.indices(rises.shape))
+        return {
+            "networks": self.summary(),
+            "rises": Table(
+                {
+                    "network": np.array(settings)[of],
+                    "number": network,
+                    "radius": np.array(RADII)[radius],
+                    "rise": rises.ravel(),
+                }
+            ),
+            "landscapes": Table(
+                {
+                    "network": np.array(settings)[setting],
+                    "first direction": self.grid[first],
+                    "second direction": self.grid[second],
+                    "loss": np.array([place.loss for place in self.places]).ravel(),
+                }
+            ),
+        }
+
+    def summary(self) -> Table:
+        places = self.places
+        return Table(
+            {
+                "network": [place.setting for place in places],
+                "hidden layers": [setting.hidden_layers for setting in SETTINGS],
+                "updates": [place.updates for place in places],
+                "training loss": [place.losses.mean() for place in places],
+                "validation accuracy": [place.accuracies.mean() for place in places],
+                f"rise at {RADII[SHARP]}": self.sharpness.mean(axis=1),
+                "spread": self.sharpness.std(axis=1, ddof=1),
+            }
+        )
+
+    def findings(self) -> list[str]:
+        return [self._batches(), self._depth(), self._plateau(), self._reach()]
+
+    def _batches(self) -> str:
+        small, full = self.sharpness[:2]
+        flatter = int((small < full).sum())
+        losses = [place.losses.mean() for place in self.places]
+        return (
+            f"After as many updates, half of the weights' length away from the network the loss "
+            f"rises by {small.mean():.3g} with mini-batches (from {losses[0]:.2g}) and by "
+            f"{full.mean():.3g} with full batches (from {losses[1]:.2g}): mini-batches came to a "
+            f"flatter place with {flatter} of {len(small)} initial weights."
+        )
+
+    def _depth(self) -> str:
+        shallow, deep = self.sharpness[0].mean(), self.sharpness[2].mean()
+        return (
+            f"With {SETTINGS[2].hidden_layers} hidden layers in place of "
+            f"{SETTINGS[0].hidden_layers} it rises by {deep:.3g}, {deep / shallow:.2g} times as "
+            "much: every layer passes on the changes of those before it."
+        )
+
+    def _plateau(self) -> str:
+        loss, guess = self.places[3].losses.mean(), self.guess
+        rise = self.sharpness[3].mean()
+        if loss > _ON_PLATEAU * guess:
+            return (
+                f"Flat is not good by itself: around the deep sigmoid network the loss rises by "
+                f"{rise:.2g} only; but it is {loss:.3g}, which knowing the classes' shares alone "
+                f"gives ({guess:.3g}): a plateau that the training did not leave."
+            )
+        return (
+            f"The deep sigmoid network left the plateau of the classes' shares ({guess:.3g}) for "
+            f"a loss of {loss:.2g}, which rises by {rise:.2g}."
+        )
+
+    def _reach(self) -> str:
+        ends = [f"{p.setting}: {p.loss.min():.2g} to {p.loss.max():.3g}" for p in self.places]
+        return f"The least and the greatest loss over each landscape: {'; '.join(ends)}."
+
+    def draw(self, say: Words) -> dict[str, Any]:
+        return {
+            "contours": self._draw_contours(say),
+            "surfaces": self._draw_surfaces(say),
+            "rises": self._draw_rises(say),
+        }
+
+    def _levels(self) -> np.ndarray:
+        """Powers of ten between all of the losses, four a decade; the same for every landscape."""
+        losses = np.array([place.heights for place in self.places])
+        low, high = math.floor(losses.min()), math.ceil(losses.max())
+        return np.linspace(low, high, 4 * (high - low) + 1)
+
+    def _draw_contours(self, say: Words) -> Any:
+        figure = figures.new(8.2, 6.9)
+        axes = figure.subplots(2, 2, sharex=True, sharey=True)
+        levels = self._levels()
+        for axis, place in zip(axes.flat, self.places, strict=True):
+            filled = axis.contourf(self.grid, self.grid, place.heights, levels, cmap=_COLOURS)
+            axis.contour(self.grid, self.grid, place.heights, levels, **_LINES)
+            axis.plot(0.0, 0.0, "+", color="white", ms=9, mew=2)
+            axis.set(title=self._title(place, say), aspect="equal")
+        for axis in axes[1]:
+            axis.set_xlabel(say("first direction"))
+        for axis in axes[:, 0]:
+            axis.set_ylabel(say("second direction"))
+        bar = figure.colorbar(filled, ax=axes, shrink=0.8, label=say("loss"))
+        bar.set_ticks(levels[::4], labels=_powers(levels[::4]))
+        return figure
+
+    def _draw_surfaces(self, say: Words) -> Any:
+        figure = figures.new(8.2, 8.2, layout=None)
+        axes = figure.subplots(2, 2, subplot_kw={"projection": "3d"})
+        figure.subplots_adjust(0.0, 0.05, 0.94, 0.93, wspace=0.05, hspace=0.25)
+        levels = self._levels()
+        first, second = np.meshgrid(self.grid, self.grid)
+        for axis, place in zip(axes.flat, self.places, strict=True):
+            limits = {"vmin": levels[0], "vmax": levels[-1]}
+            axis.plot_surface(first, second, place.heights, cmap=_COLOURS, lw=0.0, **limits)
+            axis.set_zlim(levels[0], levels[-1])
+            axis.set_zticks(levels[::4], _powers(levels[::4]))
+            axis.set(xlabel=say("first direction"), ylabel=say("second direction"))
+            axis.set_zlabel(say("loss"))
+            axis.set_title(self._title(place, say))
+        return figure
+
+    def _draw_rises(self, say: Words) -> Any:
+        figure = figures.new(5.6, 3.8)
+        axis = figure.subplots()
+        for place, colour in zip(self.places, figures.COLOURS, strict=False):
+            mean, spread = place.rises.mean(axis=0), place.rises.std(axis=0, ddof=1)
+            label = say(place.setting)
+            axis.errorbar(RADII, mean, spread, fmt="o-", ms=4, color=colour, label=label, capsize=2)
+        axis.set(xscale="log", yscale="log", xlabel=say("radius"), ylabel=say("rise of the loss"))
+        axis.set_xticks(RADII, map(str, RADII))
+        axis.minorticks_off()
+        axis.legend()
+        return figure
+
+    def _title(self, place: Place, say: Words) -> str:
+        rise = f"{place.rises[0, SHARP]:.2g}"
+        return f"{say(place.setting)}\n" + say("rise at 0.5: {rise}", rise=rise)
+
+
+def _powers(exponents: np.ndarray) -> list[str]:
+    return [f"$10^{{{exponent:.0f}}}$" for exponent in exponents]
