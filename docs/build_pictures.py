@@ -1,6 +1,6 @@
 """Make the pictures of the pages: every study's in each language, and a contact sheet.
 
-``python docs/build_pictures.py [STUDY ...]``, from the checkout's root. Kept are those that a page
+``python -m docs.build_pictures [STUDY ...]``, from the checkout's root. Kept are those that a page
 shows, with 256 colours, which is a third of the size and looks the same.
 """
 
