@@ -21,6 +21,8 @@ CHECKOUT = Path(__file__).parent.parent
 DOCS = CHECKOUT / "docs"
 INDEX = DOCS / "README.md"
 REFERENCE = DOCS / "api"
+KOREAN = DOCS / "ko"
+TRANSLATED = sorted({page.name for page in KOREAN.glob("*.md")} - {INDEX.name})
 README = CHECKOUT / "README.md"
 PAGES = sorted(page for page in DOCS.rglob("*.md") if page.parent != REFERENCE)
 READ = [*sorted(CHECKOUT.glob("*.md")), *PAGES, *sorted(REFERENCE.glob("*.md"))]
@@ -30,6 +32,9 @@ REFERENCE_NEEDS = {"fastnn.sklearn": "sklearn"}
 FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"`((?:fastnn|python -m) [^`]+)`")
 LINK = re.compile(r"\]\((?P<file>(?!https?:)[^)#\s]*)(?:#(?P<title>[^)\s]+))?\)")
+PICTURE = re.compile(r"!\[(?P<text>[^]]*)\]\((?P<file>[^)]+)\)")
+NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?%?")
+IN_KOREAN = " --language ko"
 INSTALLS = ("python3 -m venv ", ". .venv/bin/activate", "pip install ", "git clone ")
 
 pytestmark = pytest.mark.skipif(not INDEX.exists(), reason="reads files of the checkout")
@@ -63,6 +68,7 @@ def test_examples_run(page: Path, tmp_path: Path, monkeypatch) -> None:
     result = doctest.testfile(
         str(page),
         module_relative=False,
+        encoding="utf-8",
         optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS,
     )
     assert result.failed == 0
@@ -200,3 +206,60 @@ def test_swap_in_names_functions_that_exist() -> None:
     part = text.split("`fastnn.functional` has the kernels")[1].split("```")[0]
     names = set(re.findall(r"`(\w+)`", part))
     assert names and all(hasattr(fastnn.functional, name) for name in names)
+
+
+# Concepts, and Korean
+
+
+def _prose(page: Path) -> str:
+    return FENCE.sub("", page.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("folder", [DOCS, KOREAN], ids=_name)
+@pytest.mark.parametrize("study", STUDIES)
+def test_each_study_has_a_section(study: str, folder: Path) -> None:
+    sections = re.split(r"^## ", (folder / "concepts.md").read_text(encoding="utf-8"), flags=re.M)
+    command = f"fastnn study {study} --out pictures" + IN_KOREAN * (folder == KOREAN)
+    (section,) = (s for s in sections[1:] if f"```bash\n{command}\n```" in s)
+    if folder == DOCS:
+        assert section.startswith(f"{STUDIES[study]}\n")
+    pictures = [picture["file"] for picture in PICTURE.finditer(section)]
+    assert pictures and all(name.startswith(f"pictures/{study}-") for name in pictures)
+
+
+def test_pictures_are_shown_and_described() -> None:
+    shown = set()
+    for page in READ:
+        for picture in PICTURE.finditer(_prose(page)):
+            assert picture["text"], picture[0]
+            shown.add((page.parent / picture["file"]).resolve())
+    assert {path for path in DOCS.rglob("*.png") if path not in shown} == set()
+    assert sum(path.stat().st_size for path in shown) <= 3e6
+
+
+@pytest.mark.parametrize("name", TRANSLATED)
+def test_a_translation_has_all_that_the_original_has(name: str) -> None:
+    original, translation = DOCS / name, KOREAN / name
+    for language in ("pycon", "python", "bash", "text"):
+        code = [block.replace(IN_KOREAN, "") for block in _fences(translation, language)]
+        assert code == _fences(original, language)
+
+    def parts(page: Path) -> dict[str, list[str]]:
+        text = _prose(page)
+        return {
+            "titles": re.findall(r"^#+ ", text, re.M),
+            "rows": ["|" * line.count("|") for line in text.splitlines() if line[:1] == "|"],
+            "pictures": [picture["file"] for picture in PICTURE.finditer(text)],
+            "links": sorted(Path(link["file"]).name for link in LINK.finditer(text)),
+        }
+
+    assert parts(translation) == parts(original)
+
+
+def test_concepts_have_the_same_numbers_in_korean() -> None:
+    original, translation = (
+        [set(NUMBER.findall(section)) for section in _prose(folder / "concepts.md").split("\n## ")]
+        for folder in (DOCS, KOREAN)
+    )
+    for here, there in zip(original, translation, strict=True):
+        assert {number for number in here ^ there if re.search(r"[.%e]", number)} == set()
