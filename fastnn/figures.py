@@ -60,8 +60,8 @@ def check_ending(path: str | os.PathLike) -> None:
 @contextmanager
 def lettering(say: Words) -> Iterator[None]:
     """In this block figures are drawn, and written, in fastnn's style and a language's letters."""
-    matplotlib = optional.require("matplotlib", extra="plot")
-    style = {
+    styles = optional.require("matplotlib.style", extra="plot")
+    own = {
         "axes.prop_cycle": optional.require("cycler", extra="plot").cycler(color=COLOURS),
         "axes.spines.top": False,
         "axes.spines.right": False,
@@ -70,7 +70,7 @@ def lettering(say: Words) -> Iterator[None]:
         "font.size": 9,
         "legend.frameon": False,
     }
-    with matplotlib.rc_context(style):
+    with styles.context(["default", own]):
         yield
 
 

@@ -90,8 +90,8 @@ KOREAN = {
     "{descent}, momentum {momentum}": "{descent}, 모멘텀 {momentum}",
     "share of starts in the global minimum": "전역 최솟값에 이른 출발점의 비율",
     # overfitting
-    "hidden units": "은닉 유닛 수",
-    "hidden units: {count}": "은닉 유닛 수: {count}",
+    "hidden units": "은닉 뉴런 수",
+    "hidden units: {count}": "은닉 뉴런 수: {count}",
     "underfitting": "과소적합",
     "overfitting": "과적합",
     "training, at the end": "학습, 마지막 에포크",

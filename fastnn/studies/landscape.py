@@ -108,17 +108,17 @@ def study(
     True
     """
     checks.integer("networks", networks, at_least=2)
+    checks.positive_int("updates", updates)
+    checks.positive_int("directions", directions)
     if checks.integer("points", points, at_least=3) % 2 == 0:
         raise ValueError(f"points is {points}; expected an odd number, with one in the middle")
-    parts = samples.parts_of(data, seed)
-    trained_on = parts.train[0][:rows], parts.train[1][:rows]
-    parts = parts._replace(train=trained_on)
+    parts = samples.with_first(samples.parts_of(data, seed), rows)
     seeds = np.random.Generator(np.random.Philox(seed)).integers(2**31, size=networks).tolist()
     grid = np.linspace(-RADII[-1], RADII[-1], points)
     places: list[Place] = []
     for setting in SETTINGS:
         models, done = _train(setting, parts, updates, seeds)
-        around = [Surroundings(model, *trained_on) for model in models]
+        around = [Surroundings(model, *parts.train) for model in models]
         generator = np.random.Generator(np.random.Philox(seed))
         plane = around[0].direction(generator), around[0].direction(generator)
         places.append(
@@ -131,7 +131,7 @@ def study(
                 around[0].over(plane, grid),
             )
         )
-    return Landscape(places, grid, _entropy(trained_on[1]))
+    return Landscape(places, grid, _entropy(parts.train[1]))
 
 
 def _train(
