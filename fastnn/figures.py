@@ -21,6 +21,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 _HANGUL = (
     "Noto Sans CJK KR",
     "Noto Sans KR",
+    "Noto Sans CJK JP",  # of Noto Sans CJK in one file, older matplotlib sees the first face only
     "NanumGothic",
     "Malgun Gothic",
     "Apple SD Gothic Neo",

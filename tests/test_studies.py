@@ -81,6 +81,20 @@ def test_csv_reads_back_to_the_same_bits(squares: Squares, tmp_path: Path) -> No
     assert [float(row[0]) for row in rows] == squares.roots.tolist()
 
 
+def test_the_text_is_the_summary_and_the_findings(squares: Squares, monkeypatch) -> None:
+    long = " ".join(["word"] * 30)
+    monkeypatch.setattr(Squares, "findings", lambda self: ["short", long])
+    assert str(squares).splitlines() == [
+        "  root  square",
+        "     1       1",
+        "0.3333  0.1111",
+        "",
+        "- short",
+        "- " + " ".join(["word"] * 19),
+        "  " + " ".join(["word"] * 11),
+    ]
+
+
 def test_columns_of_different_lengths_are_refused() -> None:
     with pytest.raises(ValueError, match=r"lengths \{'a': 1, 'b': 2\}; expected one length"):
         Table({"a": [1], "b": [1, 2]})

@@ -293,7 +293,7 @@ class Landscape(Results):
                     "rise": rises.ravel(),
                 }
             ),
-            "landscapes": Table(
+            "losses": Table(
                 {
                     "network": np.array(settings)[setting],
                     "first direction": self.grid[first],
@@ -325,10 +325,10 @@ class Landscape(Results):
         flatter = int((small < full).sum())
         losses = [place.losses.mean() for place in self.places]
         return (
-            f"After as many updates, half of the weights' length away from the network the loss "
-            f"rises by {small.mean():.3g} with mini-batches (from {losses[0]:.2g}) and by "
-            f"{full.mean():.3g} with full batches (from {losses[1]:.2g}): mini-batches came to a "
-            f"flatter place with {flatter} of {len(small)} initial weights."
+            f"Mini-batches and full batch, after as many updates: the training loss is "
+            f"{losses[0]:.2g} and {losses[1]:.2g}; where every neuron's weights are changed by half "
+            f"of their length, it rises by {small.mean():.3g} and {full.mean():.3g}. Mini-batches "
+            f"came to the flatter place from {flatter} of {len(small)} initial weights."
         )
 
     def _depth(self) -> str:
@@ -345,8 +345,8 @@ class Landscape(Results):
         if loss > _ON_PLATEAU * guess:
             return (
                 f"Flat is not good by itself: around the deep sigmoid network the loss rises by "
-                f"{rise:.2g} only; but it is {loss:.3g}, which knowing the classes' shares alone "
-                f"gives ({guess:.3g}): a plateau that the training did not leave."
+                f"{rise:.2g} only, but from {loss:.3g}, no better than the {guess:.3g} of guessing by "
+                "the classes' shares: a plateau that the training did not leave."
             )
         return (
             f"The deep sigmoid network left the plateau of the classes' shares ({guess:.3g}) for "
