@@ -326,9 +326,10 @@ class Landscape(Results):
         losses = [place.losses.mean() for place in self.places]
         return (
             f"Mini-batches and full batch, after as many updates: the training loss is "
-            f"{losses[0]:.2g} and {losses[1]:.2g}; where every neuron's weights are changed by half "
-            f"of their length, it rises by {small.mean():.3g} and {full.mean():.3g}. Mini-batches "
-            f"came to the flatter place from {flatter} of {len(small)} initial weights."
+            f"{losses[0]:.2g} and {losses[1]:.2g}; where every neuron's weights are changed by "
+            f"half of their length, it rises by {small.mean():.3g} and {full.mean():.3g}. "
+            f"Mini-batches came to the flatter place from {flatter} of {len(small)} initial "
+            "weights."
         )
 
     def _depth(self) -> str:
@@ -345,8 +346,8 @@ class Landscape(Results):
         if loss > _ON_PLATEAU * guess:
             return (
                 f"Flat is not good by itself: around the deep sigmoid network the loss rises by "
-                f"{rise:.2g} only, but from {loss:.3g}, no better than the {guess:.3g} of guessing by "
-                "the classes' shares: a plateau that the training did not leave."
+                f"{rise:.2g} only, but from {loss:.3g}, no better than the {guess:.3g} of guessing "
+                "by the classes' shares: a plateau that the training did not leave."
             )
         return (
             f"The deep sigmoid network left the plateau of the classes' shares ({guess:.3g}) for "

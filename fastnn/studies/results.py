@@ -111,11 +111,10 @@ class Results(ABC):
         """The figures by name, lettered by ``say``; :meth:`plot` is what users call."""
 
     def __str__(self) -> str:
-        findings = (
-            textwrap.fill(finding, 100, initial_indent="- ", subsequent_indent="  ")
-            for finding in self.findings()
+        item = textwrap.TextWrapper(
+            100, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False
         )
-        return "\n".join([str(self.summary()), "", *findings])
+        return "\n".join([str(self.summary()), "", *map(item.fill, self.findings())])
 
     def plot(self, language: str = "en") -> dict[str, Any]:
         """Draw the numbers.
