@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 KOREAN = {
-    # Everywhere
+    # everywhere
     "epoch": "에포크",
     "loss": "손실",
     "accuracy": "정확도",
@@ -21,7 +21,7 @@ KOREAN = {
     "Backward: along every arrow, upstream times local is downstream": (
         "역전파: 화살표마다 상류 기울기와 국소 미분의 곱이 하류 기울기"
     ),
-    # Learning rate
+    # learning-rate
     "update": "갱신",
     "step": "단계",
     "training loss": "학습 손실",
@@ -33,14 +33,14 @@ KOREAN = {
     "least smoothed loss": "평활화한 손실의 최솟값",
     "suggested: {rate}": "제안: {rate}",
     "learning rate, rising from update to update": "갱신마다 커지는 학습률",
-    # Optimizers
+    # optimizers
     "local minimum": "지역 최솟값",
     "plateau": "고원",
     "saddle": "안장점",
     "narrow valley": "좁은 골짜기",
     "global minimum": "전역 최솟값",
     "loss above the minimum": "최솟값과의 손실 차이",
-    # Schedules
+    # schedules
     "training loss, mean": "학습 손실 (평균)",
     "validation loss: each network, and mean": "검증 손실: 신경망별 값과 평균",
     # activations
@@ -90,8 +90,8 @@ KOREAN = {
     "{descent}, momentum {momentum}": "{descent}, 모멘텀 {momentum}",
     "share of starts in the global minimum": "전역 최솟값에 이른 출발점의 비율",
     # overfitting
-    "hidden units": "은닉 유닛 수",
-    "hidden units: {count}": "은닉 유닛 수: {count}",
+    "hidden units": "은닉 뉴런 수",
+    "hidden units: {count}": "은닉 뉴런 수: {count}",
     "underfitting": "과소적합",
     "overfitting": "과적합",
     "training, at the end": "학습, 마지막 에포크",
