@@ -14,6 +14,9 @@ KOREAN = {
     "updates": "갱신 횟수",
     "learning rate": "학습률",
     "best epoch: {epoch}": "가장 좋은 에포크: {epoch}",
+    # The contact sheet of augmentation
+    "image {number}": "이미지 {number}",
+    "epoch {epoch}": "에포크 {epoch}",
     # backprop
     "Forward: the loss is {before}, and {after} after one update": (
         "순전파: 손실은 {before}, 한 번 갱신한 뒤에는 {after}"
@@ -23,15 +26,15 @@ KOREAN = {
     ),
     # learning-rate
     "update": "갱신",
-    "step": "단계",
+    "step": "스텝",
     "training loss": "학습 손실",
     "rate {rate} / L": "학습률 {rate} / L",
-    "training loss, smoothed": "학습 손실 (평활화)",
-    "{rate}: diverged at update {update}": "{rate}: 갱신 {update}에서 발산",
-    "by the range test: {rate}": "학습률 범위 테스트: {rate}",
-    "loss, smoothed": "손실 (평활화)",
+    "training loss, smoothed": "학습 손실(평활화)",
+    "{rate}: diverged at update {update}": "{rate}: {update}번째 갱신에서 발산",
+    "by the range test: {rate}": "범위 테스트로 고른 값: {rate}",
+    "loss, smoothed": "손실(평활화)",
     "least smoothed loss": "평활화한 손실의 최솟값",
-    "suggested: {rate}": "제안: {rate}",
+    "suggested: {rate}": "권장: {rate}",
     "learning rate, rising from update to update": "갱신마다 커지는 학습률",
     # optimizers
     "local minimum": "지역 최솟값",
@@ -42,6 +45,9 @@ KOREAN = {
     "loss above the minimum": "최솟값과의 손실 차이",
     # schedules
     "training loss, mean": "학습 손실 (평균)",
+    "loss above the minimum": "손실 - 최솟값",
+    # Schedules
+    "training loss, mean": "학습 손실(평균)",
     "validation loss: each network, and mean": "검증 손실: 신경망별 값과 평균",
     # activations
     "value": "함숫값",
@@ -52,7 +58,7 @@ KOREAN = {
     "first layer": "첫 번째 층",
     "layer": "층",
     "hidden layers": "은닉층 수",
-    "gradient, relative to the last layer's": "기울기의 크기 (마지막 층 대비)",
+    "gradient, relative to the last layer's": "기울기의 크기(마지막 층 대비)",
     "training error": "학습 오류율",
     "median of {count} networks, and their range": "신경망 {count}개의 중앙값과 범위",
     "mean and standard deviation of {count} networks": "신경망 {count}개의 평균과 표준편차",
@@ -60,32 +66,32 @@ KOREAN = {
     "biases from {bias}": "편향 초깃값 {bias}",
     "share of units that are off for every row": "모든 데이터에서 꺼진 뉴런의 비율",
     # batch-size and loss-surfaces
-    "full batch: all {samples} samples": "전체 배치: 표본 {samples}개 모두",
-    "stochastic: one sample at a time": "확률적: 표본 하나씩",
-    "mini-batches of {size}": "미니배치: 표본 {size}개씩",
+    "full batch: all {samples} samples": "전체 배치: 샘플 {samples}개 모두",
+    "stochastic: one sample at a time": "확률적: 샘플 하나씩",
+    "mini-batches of {size}": "미니배치: 샘플 {size}개씩",
     # batch-size
     "seconds of training": "학습 시간(초)",
-    "loss of all training samples": "전체 학습 표본의 손실",
+    "loss of all training samples": "전체 학습 샘플의 손실",
     "dots: where validation accuracy reaches {target}": "점: 검증 정확도 {target}에 이른 곳",
     "measured on batches": "배치에서 측정한 값",
     "batch size": "배치 크기",
     "variance of the gradient": "기울기의 분산",
     "suggested batch size: {size}": "권장 배치 크기: {size}",
-    "gradient noise scale (samples)": "기울기 잡음 척도(표본 수)",
+    "gradient noise scale (samples)": "기울기 잡음 척도(샘플 수)",
     # loss-surfaces
-    "sample A": "표본 A",
-    "sample B": "표본 B",
-    "all samples": "전체 표본",
+    "sample A": "샘플 A",
+    "sample B": "샘플 B",
+    "all samples": "전체 샘플",
     "loss {before} to {after}": "손실 {before}에서 {after}로",
     "one update on sample A, from the minimum of all samples' loss": (
-        "전체 손실의 최솟값에서 표본 A로 한 번 갱신"
+        "전체 손실의 최솟값에서 샘플 A로 한 번 갱신"
     ),
     "before training": "학습 전",
     "after {epochs} epochs": "{epochs} 에포크 뒤",
     "mean change of the loss": "손실의 평균 변화",
-    "class of the samples whose loss it is": "손실을 잰 표본의 클래스",
-    "class of the sample of the update": "갱신에 쓴 표본의 클래스",
-    "single samples": "표본 하나씩",
+    "class of the samples whose loss it is": "손실을 잰 샘플의 클래스",
+    "class of the sample of the update": "갱신에 쓴 샘플의 클래스",
+    "single samples": "샘플 하나씩",
     "frequency": "주파수",
     "{descent}, momentum {momentum}": "{descent}, 모멘텀 {momentum}",
     "share of starts in the global minimum": "전역 최솟값에 이른 출발점의 비율",

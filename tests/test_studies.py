@@ -19,6 +19,8 @@ from fastnn.studies.results import Results, Table
 from fastnn.words import Words
 
 FOLDER = Path(studies.__file__).parent
+LETTERED = ("contact_sheet.py", "history_plot.py")
+"""What else has words from the catalogue."""
 
 
 @pytest.fixture(autouse=True)
@@ -134,6 +136,17 @@ def test_a_missing_font_is_named(squares: Squares, monkeypatch) -> None:
     assert squares.plot("en")
 
 
+def test_a_font_installed_since_matplotlib_listed_them_is_found(monkeypatch) -> None:
+    manager = pytest.importorskip("matplotlib.font_manager")
+    monkeypatch.undo()
+    names = ["DejaVu Sans"]
+    monkeypatch.setattr(manager, "get_font_names", lambda: names)
+    monkeypatch.setattr(manager, "findSystemFonts", lambda: ["/new/NanumGothic.ttf"])
+    added = {"/new/NanumGothic.ttf": "NanumGothic"}
+    monkeypatch.setattr(manager.fontManager, "addfont", lambda path: names.append(added[path]))
+    assert figures._hangul_font() == "NanumGothic"
+
+
 # Words
 
 
@@ -153,7 +166,7 @@ def test_translations_keep_the_values() -> None:
 def test_every_translation_is_used() -> None:
     sources = "".join(
         path.read_text(encoding="utf-8")
-        for path in (*FOLDER.rglob("*.py"), FOLDER.parent / "history_plot.py")
+        for path in (*FOLDER.rglob("*.py"), *map(FOLDER.parent.joinpath, LETTERED))
     )
     # A long text may be broken over lines of the source.
     joined = re.sub(r'"\n\s*"', "", sources)

@@ -272,12 +272,13 @@ class Overfitting(Results):
         )
 
     def _large(self) -> str:
-        best_epoch = 1 + self.validation_loss[-1].argmin(axis=1).mean()
+        best_epochs = 1 + self.validation_loss[-1].argmin(axis=1)
         return (
             ("Learnt by heart" if self.overfits[-1] else "Not clearly overfitting")
             + f": with {_units(self.widths[-1])} the training loss ends at "
             f"{self.final_training_loss[-1]:.2g}; the validation loss is least in epoch "
-            f"{best_epoch:.0f}, {self.least_loss[-1]:.3g}, and ends at {self.final_loss[-1]:.3g}."
+            f"{best_epochs.mean():.0f}, {self.least_loss[-1]:.3g}, and ends at "
+            f"{self.final_loss[-1]:.3g} (means of {len(best_epochs)} draws)."
         )
 
     def _sizes(self) -> str:
