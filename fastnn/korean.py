@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 KOREAN = {
-    # Everywhere
+    # everywhere
     "epoch": "에포크",
     "loss": "손실",
     "accuracy": "정확도",
@@ -24,7 +24,7 @@ KOREAN = {
     "Backward: along every arrow, upstream times local is downstream": (
         "역전파: 화살표마다 상류 기울기와 국소 미분의 곱이 하류 기울기"
     ),
-    # Learning rate
+    # learning-rate
     "update": "갱신",
     "step": "스텝",
     "training loss": "학습 손실",
@@ -36,12 +36,15 @@ KOREAN = {
     "least smoothed loss": "평활화한 손실의 최솟값",
     "suggested: {rate}": "권장: {rate}",
     "learning rate, rising from update to update": "갱신마다 커지는 학습률",
-    # Optimizers
+    # optimizers
     "local minimum": "지역 최솟값",
     "plateau": "고원",
     "saddle": "안장점",
     "narrow valley": "좁은 골짜기",
     "global minimum": "전역 최솟값",
+    "loss above the minimum": "최솟값과의 손실 차이",
+    # schedules
+    "training loss, mean": "학습 손실 (평균)",
     "loss above the minimum": "손실 - 최솟값",
     # Schedules
     "training loss, mean": "학습 손실(평균)",
