@@ -14,7 +14,7 @@ KOREAN = {
     "updates": "갱신 횟수",
     "learning rate": "학습률",
     "best epoch: {epoch}": "가장 좋은 에포크: {epoch}",
-    # The contact sheet of augmentation
+    # the contact sheet of augmentation
     "image {number}": "이미지 {number}",
     "epoch {epoch}": "에포크 {epoch}",
     # backprop
@@ -42,11 +42,8 @@ KOREAN = {
     "saddle": "안장점",
     "narrow valley": "좁은 골짜기",
     "global minimum": "전역 최솟값",
-    "loss above the minimum": "최솟값과의 손실 차이",
-    # schedules
-    "training loss, mean": "학습 손실 (평균)",
     "loss above the minimum": "손실 - 최솟값",
-    # Schedules
+    # schedules
     "training loss, mean": "학습 손실(평균)",
     "validation loss: each network, and mean": "검증 손실: 신경망별 값과 평균",
     # activations

@@ -14,7 +14,8 @@ from types import ModuleType
 import pytest
 
 import fastnn.functional
-from fastnn import cli
+from fastnn import cli, studies
+from fastnn.kernels.numba_backend import machine
 from fastnn.studies import STUDIES
 
 CHECKOUT = Path(__file__).parent.parent
@@ -25,6 +26,7 @@ KOREAN = DOCS / "ko"
 TRANSLATED = sorted({page.name for page in KOREAN.glob("*.md")} - {INDEX.name})
 README = CHECKOUT / "README.md"
 PAGES = sorted(page for page in DOCS.rglob("*.md") if page.parent != REFERENCE)
+WRITTEN = [README, *PAGES]
 READ = [*sorted(CHECKOUT.glob("*.md")), *PAGES, *sorted(REFERENCE.glob("*.md"))]
 NEEDS = {"getting-started.md": "matplotlib", "concepts.md": "matplotlib", "swap-in.md": "sklearn"}
 REFERENCE_NEEDS = {"fastnn.sklearn": "sklearn"}
@@ -33,7 +35,7 @@ FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<body>.*?)^```$", re.MULTILINE | 
 COMMAND = re.compile(r"`((?:fastnn|python -m) [^`]+)`")
 LINK = re.compile(r"\]\((?P<file>(?!https?:)[^)#\s]*)(?:#(?P<title>[^)\s]+))?\)")
 PICTURE = re.compile(r"!\[(?P<text>[^]]*)\]\((?P<file>[^)]+)\)")
-NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?%?")
+MEASUREMENT = re.compile(r"\d+(?:\.\d+(?:e[+-]?\d+)?%?|e[+-]?\d+|%)(?!\d|\sms)")
 IN_KOREAN = " --language ko"
 INSTALLS = ("python3 -m venv ", ". .venv/bin/activate", "pip install ", "git clone ")
 
@@ -60,7 +62,7 @@ def _titles(page: Path) -> set[str]:
 # Code
 
 
-@pytest.mark.parametrize("page", [README, *PAGES], ids=_name)
+@pytest.mark.parametrize("page", [page for page in WRITTEN if page.parent != KOREAN], ids=_name)
 def test_examples_run(page: Path, tmp_path: Path, monkeypatch) -> None:
     if page.name in NEEDS:
         pytest.importorskip(NEEDS[page.name])
@@ -76,14 +78,14 @@ def test_examples_run(page: Path, tmp_path: Path, monkeypatch) -> None:
     exec(compile("\n".join(_fences(page, "python")), str(page), "exec"), {})
 
 
-@pytest.mark.parametrize("page", [README, *PAGES], ids=_name)
+@pytest.mark.parametrize("page", WRITTEN, ids=_name)
 def test_every_code_block_is_checked(page: Path) -> None:
     fences = re.findall(r"^```(.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     assert set(fences[::2]) <= {"pycon", "python", "bash", "text"}
     assert set(fences[1::2]) <= {""}
 
 
-@pytest.mark.parametrize("page", [README, *PAGES], ids=_name)
+@pytest.mark.parametrize("page", WRITTEN, ids=_name)
 def test_commands_parse(page: Path, capsys) -> None:
     lines = "".join(_fences(page, "bash")).splitlines()
     for line in [*lines, *COMMAND.findall(page.read_text(encoding="utf-8"))]:
@@ -239,6 +241,7 @@ def test_pictures_are_shown_and_described() -> None:
 
 @pytest.mark.parametrize("name", TRANSLATED)
 def test_a_translation_has_all_that_the_original_has(name: str) -> None:
+    """Its code too, which runs where the original's does."""
     original, translation = DOCS / name, KOREAN / name
     for language in ("pycon", "python", "bash", "text"):
         code = [block.replace(IN_KOREAN, "") for block in _fences(translation, language)]
@@ -256,10 +259,26 @@ def test_a_translation_has_all_that_the_original_has(name: str) -> None:
     assert parts(translation) == parts(original)
 
 
+def _measurements(text: str) -> set[str]:
+    """The numbers in a text that nobody would write by hand, but for milliseconds."""
+    return set(MEASUREMENT.findall(text))
+
+
 def test_concepts_have_the_same_numbers_in_korean() -> None:
     original, translation = (
-        [set(NUMBER.findall(section)) for section in _prose(folder / "concepts.md").split("\n## ")]
+        [_measurements(section) for section in _prose(folder / "concepts.md").split("\n## ")]
         for folder in (DOCS, KOREAN)
     )
-    for here, there in zip(original, translation, strict=True):
-        assert {number for number in here ^ there if re.search(r"[.%e]", number)} == set()
+    assert original == translation
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("study", STUDIES)
+def test_concepts_say_what_the_studies_print(study: str) -> None:
+    if machine.target().vector_bits != 512:
+        pytest.skip("the page's numbers are those of vectors of 512 bits")
+    sections = _prose(DOCS / "concepts.md").split("\n## ")
+    (section,) = (section for section in sections if section.startswith(STUDIES[study]))
+    results = studies.run(study)
+    printed = f"{results.summary()} {' '.join(results.findings())}"
+    assert _measurements(section) <= _measurements(printed)
