@@ -44,9 +44,6 @@ KOREAN = {
     "global minimum": "전역 최솟값",
     "loss above the minimum": "최솟값과의 손실 차이",
     # schedules
-    "training loss, mean": "학습 손실 (평균)",
-    "loss above the minimum": "손실 - 최솟값",
-    # Schedules
     "training loss, mean": "학습 손실(평균)",
     "validation loss: each network, and mean": "검증 손실: 신경망별 값과 평균",
     # activations
