@@ -42,7 +42,7 @@ KOREAN = {
     "saddle": "안장점",
     "narrow valley": "좁은 골짜기",
     "global minimum": "전역 최솟값",
-    "loss above the minimum": "손실 - 최솟값",
+    "loss above the minimum": "최솟값과의 손실 차이",
     # schedules
     "training loss, mean": "학습 손실(평균)",
     "validation loss: each network, and mean": "검증 손실: 신경망별 값과 평균",
