@@ -14,7 +14,7 @@ KOREAN = {
     "updates": "갱신 횟수",
     "learning rate": "학습률",
     "best epoch: {epoch}": "가장 좋은 에포크: {epoch}",
-    # The contact sheet of augmentation
+    # the contact sheet of augmentation
     "image {number}": "이미지 {number}",
     "epoch {epoch}": "에포크 {epoch}",
     # backprop
@@ -31,7 +31,7 @@ KOREAN = {
     "rate {rate} / L": "학습률 {rate} / L",
     "training loss, smoothed": "학습 손실(평활화)",
     "{rate}: diverged at update {update}": "{rate}: {update}번째 갱신에서 발산",
-    "by the range test: {rate}": "범위 테스트로 고른 값: {rate}",
+    "by the range test: {rate}": "범위 테스트: {rate}",
     "loss, smoothed": "손실(평활화)",
     "least smoothed loss": "평활화한 손실의 최솟값",
     "suggested: {rate}": "권장: {rate}",
@@ -88,7 +88,7 @@ KOREAN = {
     "mean change of the loss": "손실의 평균 변화",
     "class of the samples whose loss it is": "손실을 잰 샘플의 클래스",
     "class of the sample of the update": "갱신에 쓴 샘플의 클래스",
-    "single samples": "샘플 하나씩",
+    "single samples": "각 샘플",
     "frequency": "주파수",
     "{descent}, momentum {momentum}": "{descent}, 모멘텀 {momentum}",
     "share of starts in the global minimum": "전역 최솟값에 이른 출발점의 비율",
