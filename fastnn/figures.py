@@ -21,6 +21,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 _HANGUL = (
     "Noto Sans CJK KR",
     "Noto Sans KR",
+    "Noto Sans CJK JP",  # of Noto Sans CJK in one file, older matplotlib sees the first face only
     "NanumGothic",
     "Malgun Gothic",
     "Apple SD Gothic Neo",
@@ -60,8 +61,8 @@ def check_ending(path: str | os.PathLike) -> None:
 @contextmanager
 def lettering(say: Words) -> Iterator[None]:
     """In this block figures are drawn, and written, in fastnn's style and a language's letters."""
-    matplotlib = optional.require("matplotlib", extra="plot")
-    style = {
+    styles = optional.require("matplotlib.style", extra="plot")
+    own = {
         "axes.prop_cycle": optional.require("cycler", extra="plot").cycler(color=COLOURS),
         "axes.spines.top": False,
         "axes.spines.right": False,
@@ -70,7 +71,7 @@ def lettering(say: Words) -> Iterator[None]:
         "font.size": 9,
         "legend.frameon": False,
     }
-    with matplotlib.rc_context(style):
+    with styles.context(["default", own]):
         yield
 
 

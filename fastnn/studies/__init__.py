@@ -3,8 +3,7 @@
 Each is a module with a function ``study``, which makes the experiment and returns its numbers;
 these write themselves as CSV, draw themselves, and say what they show.
 
->>> for finding in run("backprop").findings():
-...     print(finding)  # doctest: +SKIP
+>>> print(run("backprop"))  # doctest: +SKIP
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -83,6 +84,8 @@ class Table:
 class Results(ABC):
     """The numbers of one study; each study's are a dataclass of its own.
 
+    As a text they are the summary and the findings.
+
     Attributes
     ----------
     name : str
@@ -106,6 +109,12 @@ class Results(ABC):
     @abstractmethod
     def draw(self, say: Words) -> dict[str, Any]:
         """The figures by name, lettered by ``say``; :meth:`plot` is what users call."""
+
+    def __str__(self) -> str:
+        item = textwrap.TextWrapper(
+            100, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False
+        )
+        return "\n".join([str(self.summary()), "", *map(item.fill, self.findings())])
 
     def plot(self, language: str = "en") -> dict[str, Any]:
         """Draw the numbers.

@@ -303,6 +303,8 @@ class BatchSize(Results):
             say("suggested batch size: {size}", size=self.suggested),
             (0.99, self.suggested),
             xycoords=("axes fraction", "data"),
+            xytext=(0, 3),
+            textcoords="offset points",
             ha="right",
             va="bottom",
         )
