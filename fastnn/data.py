@@ -271,6 +271,19 @@ def _read(
 def as_inputs(values: np.ndarray) -> np.ndarray:
     """Values as the rows of numbers that a data set has: pixels of uint8 as float32 from 0 to 1.
 
+    Parameters
+    ----------
+    values : array (B, ...)
+
+    Returns
+    -------
+    ndarray, shape (B, I), float32 or float64
+
+    Raises
+    ------
+    TypeError
+        For what is not numbers.
+
     >>> as_inputs(np.array([[[0, 51], [255, 0]]], np.uint8))
     array([[0. , 0.2, 1. , 0. ]], dtype=float32)
     """

@@ -51,7 +51,9 @@ def sgd_update(weight: np.ndarray, grad: ArrayLike, lr: float, **settings: Any) 
 def momentum_update(
     weight: np.ndarray, grad: ArrayLike, velocity: np.ndarray, lr: float, **settings: Any
 ) -> None:
-    """velocity = momentum velocity + grad; weight -= lr velocity (Polyak 1964); see :func:`sgd_update`.
+    """velocity = momentum velocity + grad; weight -= lr velocity (Polyak 1964).
+
+    See :func:`sgd_update`.
 
     Parameters
     ----------
@@ -90,7 +92,9 @@ def nesterov_update(
 def adagrad_update(
     weight: np.ndarray, grad: ArrayLike, square_sum: np.ndarray, lr: float, **settings: Any
 ) -> None:
-    """Steps over the root of the sum of squares (Duchi et al. 2011, fig. 1); see :func:`sgd_update`.
+    """Steps over the root of the sum of squares (Duchi et al. 2011, fig. 1).
+
+    See :func:`sgd_update`.
 
     Parameters
     ----------
@@ -191,9 +195,9 @@ def adamw_update(
     step: int,
     **settings: Any,
 ) -> None:
-    """Adam after weight -= lr weight_decay weight (Loshchilov & Hutter 2019); see :func:`adam_update`.
+    """Adam after weight -= lr weight_decay weight (Loshchilov & Hutter 2019).
 
-    ``weight_decay`` is 0.01 by default.
+    See :func:`adam_update`; ``weight_decay`` is 0.01 by default.
 
     >>> weight, mean, square = np.ones(1), np.zeros(1), np.zeros(1)
     >>> adamw_update(weight, [2.0], mean, square, lr=0.1, step=1, weight_decay=0.5)

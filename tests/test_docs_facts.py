@@ -28,7 +28,7 @@ PAGES = [
     *sorted(CHECKOUT.glob("*.md")),
     *(page for page in sorted(DOCS.rglob("*.md")) if page.parent.name != "api"),
 ]
-SOURCES = ("fastnn", "kernels", "bench", "examples", "tests/cuda", "pyproject.toml")
+SOURCES = ("fastnn", "kernels", "bench", "examples", "tests/cuda", "docs", "pyproject.toml")
 
 FENCE = re.compile(r"^ *```\w*\n(?P<body>.*?)^ *```$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"`([^`\n]+)`")
@@ -54,11 +54,11 @@ def _text(page: Path) -> str:
 
 @pytest.fixture(scope="module")
 def known_names() -> set[str]:
-    """Every word of the sources."""
+    """Every word of the sources, and the names of their files."""
     roots = [CHECKOUT / name for name in SOURCES]
     files = [file for root in roots for file in (root.rglob("*.*") if root.is_dir() else [root])]
     texts = [file.read_text("utf-8") for file in files if file.suffix in (".py", ".cu", ".toml")]
-    return {*NAME.findall("\n".join(texts)), *OTHERS}
+    return {*NAME.findall("\n".join(texts)), *(file.stem for file in files), *OTHERS}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
