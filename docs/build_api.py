@@ -62,7 +62,7 @@ def file(module: str) -> Path:
 def index() -> str:
     """The page of all modules."""
     lines = [
-        f"- [`{name}`]({file(name).name}): {_first_sentence(import_module(name))}"
+        f"- [`{name}`]({file(name).name}): {_first_paragraph(import_module(name))}"
         for name in MODULES
     ]
     head = "# Reference\n\nEvery public name, from the docstrings (`python docs/build_api.py`)."
@@ -111,9 +111,8 @@ def _entries(module: ModuleType, names: Sequence[str], level: int) -> Iterator[s
 
 
 def _class(name: str, value: type, known: Mapping[str, Any], level: int) -> Iterator[str]:
-    made_by = getattr(value, "__init__", None)
-    if _is_ours(made_by):
-        yield _call(name, made_by, skip=1)
+    if _is_ours(value.__init__):
+        yield _call(name, value.__init__, skip=1)
     yield from _kind(value, known)
     yield markdown(value.__doc__ or "")
     for attribute, member in _members(value, known).items():
@@ -237,7 +236,7 @@ def _fenced(language: str, lines: Iterable[str]) -> str:
     return "\n".join([f"```{language}", *lines, "```"])
 
 
-def _first_sentence(module: ModuleType) -> str:
+def _first_paragraph(module: ModuleType) -> str:
     paragraph = inspect.cleandoc(module.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
     return _roles(paragraph)
 
