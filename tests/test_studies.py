@@ -15,6 +15,7 @@ from fastnn import figures, korean, studies
 from fastnn.cli import main
 from fastnn.history import History
 from fastnn.studies import samples
+from fastnn.studies.curves import by_epoch
 from fastnn.studies.results import Results, Table
 from fastnn.words import Words
 
@@ -156,6 +157,43 @@ def test_targets_must_be_classes(y: np.ndarray) -> None:
         samples.parts_of((np.zeros((4, 2)), y), 0)
 
 
+X, Y = np.arange(80, dtype=np.float32).reshape(40, 2), np.tile([3, 8], 20)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ((np.where(X == 7.0, np.nan, X), Y), "X contains NaN or infinity"),
+        ((X.astype(float) * 1e300, Y), "X contains NaN or infinity"),
+        ((X[:0], Y[:0]), r"X has shape \(0, 2\)"),
+        ((X[:, 0], Y), r"X has shape \(40,\)"),
+        ((np.ones_like(X), Y), "the 28 rows to train on are all alike"),
+        ((X, np.zeros_like(Y)), "the 28 rows to train on are of one class"),
+    ],
+)
+def test_what_no_study_can_train_on_is_refused(given: tuple, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        samples.parts_of(given, 0)
+
+
+@pytest.mark.parametrize("given", [X, (X, Y, Y), "digits"])
+def test_data_are_a_pair(given: object) -> None:
+    with pytest.raises(TypeError, match=r"expected a pair of arrays \(X, y\)"):
+        samples.parts_of(given, 0)
+
+
+def test_the_first_rows_need_two_classes() -> None:
+    parts = samples.parts_of((X, Y), 0)
+    with pytest.raises(ValueError, match="the 1 rows to train on are of one class"):
+        samples.with_first(parts, 1)
+
+
+def test_epochs_that_are_not_numbers_are_as_if_missing() -> None:
+    made = History()
+    made.add_epochs({"val_loss": [0.5, float("nan")]})
+    assert by_epoch([made], "val_loss", 3).tolist() == [[0.5, np.inf, np.inf]]
+
+
 # The registry and the command
 
 
@@ -171,6 +209,13 @@ def test_unknown_studies_and_data_for_none() -> None:
         studies.run("backpop")
     with pytest.raises(ValueError, match="the study backprop brings its own"):
         studies.run("backprop", (np.zeros((4, 2)), np.zeros(4, int)))
+
+
+@pytest.mark.parametrize(("seed", "message"), [(-1, "at least 0"), (2**32, "less than 2")])
+def test_seeds_are_checked_alike_for_every_study(seed: int, message: str) -> None:
+    for name in studies.STUDIES:
+        with pytest.raises(ValueError, match=f"^seed .*{message}"):
+            studies.run(name, seed=seed)
 
 
 def test_the_command(tmp_path: Path, capsys) -> None:
@@ -191,6 +236,7 @@ def test_the_command(tmp_path: Path, capsys) -> None:
         (["backpop"], "unknown study 'backpop'"),
         (["backprop", "--data", "digits"], "the study backprop brings its own"),
         (["backprop", "--out", __file__], "cannot be written"),
+        (["schedules", "--label", "sort"], "--label sort: the embedded digits have no columns"),
     ],
 )
 def test_the_command_refuses(arguments: list[str], message: str, capsys) -> None:
@@ -228,6 +274,26 @@ def test_history_without_a_finite_loss_marks_nothing() -> None:
     made = History()
     made.add({"loss": float("inf")})
     assert [line.get_label() for line in made.plot().axes[0].get_lines()] == ["training"]
+
+
+def test_epochs_that_were_not_validated_keep_their_places() -> None:
+    pytest.importorskip("matplotlib")
+    made = History()
+    made.add_epochs({"loss": [3.0, 2.0]})
+    made.add_epochs({"loss": [1.0, 0.5], "val_loss": [1.5, 2.5]})  # resumed, with validation data
+    made.add({"loss": 0.4})  # and without
+    np.testing.assert_equal(made["val_loss"], [np.nan, np.nan, 1.5, 2.5, np.nan])
+    labels = [line.get_label() for line in made.plot().axes[0].get_lines()]
+    assert "best epoch: 3" in labels
+
+
+def test_many_metrics_with_any_names(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    made = History()
+    made.add({"loss": 1.0, **{f"${name}$": 1.0 for name in range(8)}, "$\\frac$ a_b": 0.5})
+    figure = made.plot(tmp_path / "curves.svg")
+    assert figure.get_size_inches()[0] < 20.0 and len(figure.axes) == 10
+    assert figure.axes[-1].get_ylabel() == "$\\frac$ a_b"
 
 
 def test_history_writes_a_file(tmp_path: Path) -> None:
