@@ -79,6 +79,8 @@ def read(source: str, label: str | None, part: str = "all") -> Dataset:
     """The data set that a DATA argument names; arguments as in :func:`fastnn.data.load`."""
     if not is_embedded(source):
         return data.load(source, label, part)
+    if label is not None:
+        raise ValueError(f"--label {label}: the embedded {EMBEDDED} have no columns to name")
     if part != "all":
         raise ValueError(f"--part {part}: the embedded {EMBEDDED} are one part")
     return data.digits()
