@@ -111,7 +111,7 @@ def two_weights(parts: Parts) -> TwoWeights:
     Raises
     ------
     ValueError
-        For one class, or where there are no two such inputs.
+        Where there are no two such inputs.
 
     Examples
     --------
@@ -120,11 +120,9 @@ def two_weights(parts: Parts) -> TwoWeights:
     (36, 28)
     """
     inputs, labels = parts.train
-    if parts.outputs < 2:
-        raise ValueError("y has one class; expected at least two")
     varied = np.flatnonzero(inputs.std(axis=0) > 0.0)
     columns = _standardized(inputs[:, varied].astype(np.float64))
-    targets = _standardized((labels == 0).astype(np.float64))
+    targets = _standardized((labels == labels.min()).astype(np.float64))
     best = np.argsort(-np.abs(targets @ columns), kind="stable")
     for second in best[1:]:
         pair = columns[:, [best[0], second]]
