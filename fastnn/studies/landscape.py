@@ -110,9 +110,8 @@ def study(
     checks.integer("networks", networks, at_least=2)
     if checks.integer("points", points, at_least=3) % 2 == 0:
         raise ValueError(f"points is {points}; expected an odd number, with one in the middle")
-    parts = samples.parts_of(data, seed)
-    trained_on = parts.train[0][:rows], parts.train[1][:rows]
-    parts = parts._replace(train=trained_on)
+    parts = samples.with_first(samples.parts_of(data, seed), rows)
+    trained_on = parts.train
     seeds = np.random.Generator(np.random.Philox(seed)).integers(2**31, size=networks).tolist()
     grid = np.linspace(-RADII[-1], RADII[-1], points)
     places: list[Place] = []
@@ -333,10 +332,11 @@ class Landscape(Results):
 
     def _depth(self) -> str:
         shallow, deep = self.sharpness[0].mean(), self.sharpness[2].mean()
+        reason = ": every layer passes on the changes of those before it" if deep > shallow else ""
         return (
             f"With {SETTINGS[2].hidden_layers} hidden layers in place of "
             f"{SETTINGS[0].hidden_layers} it rises by {deep:.3g}, {deep / shallow:.2g} times as "
-            "much: every layer passes on the changes of those before it."
+            f"much{reason}."
         )
 
     def _plateau(self) -> str:
@@ -345,8 +345,8 @@ class Landscape(Results):
         if loss > _ON_PLATEAU * guess:
             return (
                 f"Flat is not good by itself: around the deep sigmoid network the loss rises by "
-                f"{rise:.2g} only; but it is {loss:.3g}, which knowing the classes' shares alone "
-                f"gives ({guess:.3g}): a plateau that the training did not leave."
+                f"{rise:.2g} only; but it is {loss:.3g}, and knowing the classes' shares alone "
+                f"gives {guess:.3g}: a plateau that the training did not leave."
             )
         return (
             f"The deep sigmoid network left the plateau of the classes' shares ({guess:.3g}) for "

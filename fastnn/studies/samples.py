@@ -24,23 +24,27 @@ def parts_of(samples: Any, seed: int) -> Parts:
 
     Raises
     ------
-    ValueError
-        For targets that are not classes.
+    ValueError, TypeError
+        For what is no pair, for inputs that are not finite or all alike, and for targets that are
+        not classes, at least two.
     """
     if isinstance(samples, Parts):
         if samples.classes is None:
             raise ValueError("data have numbers as targets; studies expect classes")
+        _check_varied(*samples.train)
         return samples
-    X, y = data.digits() if samples is None else samples
-    inputs = np.asarray(X, dtype=np.float32)
-    inputs = inputs.reshape(len(inputs), -1)
-    labels = np.asarray(y)
+    if samples is None:
+        samples = data.digits()
+    if not isinstance(samples, (tuple, list)) or len(samples) != 2:
+        raise TypeError(f"data are a {type(samples).__name__}; expected a pair of arrays (X, y)")
+    inputs, labels = _as_rows(samples[0]), np.asarray(samples[1])
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise ValueError(
             f"y is {labels.dtype} of shape {labels.shape}; expected class numbers of shape (B,)"
         )
     found, numbers = np.unique(labels, return_inverse=True)
     train, validation, test = data.split(inputs, numbers, cli_data.SHARES, seed=seed)
+    _check_varied(*train)
     return Parts(train, validation, test, [str(label) for label in found], None)
 
 
@@ -51,8 +55,9 @@ def with_first(parts: Parts, rows: int) -> Parts:
     100
     """
     checks.positive_int("rows", rows)
-    X, y = parts.train
-    return parts._replace(train=(X[:rows], y[:rows]))
+    X, y = (array[:rows] for array in parts.train)
+    _check_varied(X, y)
+    return parts._replace(train=(X, y))
 
 
 def network(
@@ -77,3 +82,22 @@ def network(
             stack.append(layers.Dropout(dropout))
         width = hidden
     return Sequential(*stack, layers.Linear(width, parts.outputs), seed=seed)
+
+
+def _as_rows(X: Any) -> np.ndarray:
+    """Inputs (B, ...) as finite float32 (B, I)."""
+    with np.errstate(over="ignore"):  # what is too large is refused as infinite
+        inputs = np.asarray(X, dtype=np.float32)
+    if inputs.ndim < 2 or inputs.size == 0:
+        raise ValueError(f"X has shape {inputs.shape}; expected (B, I) or images (B, H, W)")
+    if not np.isfinite(inputs).all():
+        raise ValueError("X contains NaN or infinity; expected finite numbers")
+    return inputs.reshape(len(inputs), -1)
+
+
+def _check_varied(X: np.ndarray, y: np.ndarray) -> None:
+    """Raise ValueError where the rows to train on leave nothing to be learnt."""
+    if y.min() == y.max():
+        raise ValueError(f"the {len(y)} rows to train on are of one class; expected at least two")
+    if not (X[:1] != X).any():
+        raise ValueError(f"the {len(X)} rows to train on are all alike; expected different inputs")
