@@ -112,6 +112,16 @@ def test_a_missing_font_is_named(squares: Squares, monkeypatch) -> None:
     assert squares.plot("en")
 
 
+def test_korean_names_have_letters_in_english_figures(squares: Squares, monkeypatch) -> None:
+    manager = pytest.importorskip("matplotlib.font_manager")
+    monkeypatch.setattr(manager, "get_font_names", lambda: ["DejaVu Sans", "NanumGothic"])
+    with figures.lettering(Words("en")):
+        assert figures.new(1.0, 1.0).text(0.5, 0.5, "").get_family() == [
+            "DejaVu Sans",
+            "NanumGothic",
+        ]
+
+
 # Words
 
 
