@@ -153,7 +153,7 @@ def _classes_to_learn(source: str, dataset: Dataset) -> list[str] | None:
     if dataset.classes is None and 2 * len(names) > rows:
         raise ValueError(
             f"{source}: {len(names)} different labels in {rows} rows; if they are numbers rather "
-            "than classes, say --regression"
+            "than classes, train with --regression"
         )
     return names
 

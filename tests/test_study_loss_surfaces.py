@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import reference
@@ -268,3 +270,9 @@ def test_the_first_class_need_not_be_among_the_rows() -> None:
     inputs, labels = parts.train
     unit = two_weights(parts._replace(train=(inputs[labels > 0], labels[labels > 0])))
     assert np.isfinite(unit.minimum).all()
+
+
+def test_updates_where_nothing_is_left_to_learn_are_told(small) -> None:
+    own = np.array([-0.1, -0.1, -0.1, 0.0])
+    finding = dataclasses.replace(small.responses[1], own=own).finding()
+    assert "lowers its own loss in 75% of cases and leaves it as small as it is in 25%." in finding

@@ -89,6 +89,7 @@ def study(
     samples = len(parts.train[0])
     smaller = sorted({size for size in batch_sizes if size < samples})
     sizes = [checks.positive_int("batch_sizes", size) for size in smaller] + [samples]
+    unit = two_weights(parts)
     trainer = Trainer(parts, hidden, epochs, seed)
     curves = [trainer.curve(size) for size in sizes]
     if accuracy is None:
@@ -100,7 +101,7 @@ def study(
         accuracy,
         curves,
         variances(trainer.network(), *parts.train, smaller, seed),
-        paths(two_weights(parts), sorted({1, middle, samples}), path_updates, seed),
+        paths(unit, sorted({1, middle, samples}), path_updates, seed),
     )
 
 
@@ -322,9 +323,9 @@ class BatchSize(Results):
         right.axhline(self.suggested, color="0.3", lw=1, ls="--")
         right.annotate(
             say("suggested batch size: {size}", size=self.suggested),
-            (0.99, self.suggested),
+            (0.01, self.suggested),
             xycoords=("axes fraction", "data"),
-            ha="right",
+            ha="left",
             va="bottom",
         )
         right.invert_xaxis()

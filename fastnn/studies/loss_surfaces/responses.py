@@ -52,12 +52,14 @@ class Responses:
     def finding(self) -> str:
         """The shares, in a sentence."""
         when = f"After {self.epochs} epochs" if self.epochs else "Before training"
-        same = ""
+        unchanged, same = float(np.mean(self.own == 0.0)), ""
         if not math.isnan(self.same):
             same = f"{self.same:.0%} of the other samples of its class and on "
         return (
             f"{when}, an update on one sample lowers its own loss in "
-            f"{np.mean(self.own < 0.0):.0%} of cases. The loss rises on {same}{self.others:.0%} of "
+            f"{np.mean(self.own < 0.0):.0%} of cases"
+            + (f" and leaves it as small as it is in {unchanged:.0%}" if unchanged else "")
+            + f". The loss rises on {same}{self.others:.0%} of "
             f"those of other classes, and the mean over all samples rises in "
             f"{np.mean(self.whole > 0.0):.0%} of cases."
         )
