@@ -312,8 +312,9 @@ def _study(arguments: argparse.Namespace) -> None:
         with _saving(arguments.out):
             arguments.out.mkdir(parents=True, exist_ok=True)
     parts = None
-    if arguments.data:
-        parts = cli_data.read_parts(arguments.data, arguments.label, False, arguments.seed)
+    if arguments.data or arguments.label:
+        source = arguments.data or cli_data.EMBEDDED
+        parts = cli_data.read_parts(source, arguments.label, False, arguments.seed)
     # A missing package or font is told before the experiment.
     with figures.lettering(Words(arguments.language)) if arguments.out else nullcontext():
         for name in names:

@@ -79,6 +79,8 @@ def read(source: str, label: str | None, part: str = "all") -> Dataset:
     """The data set that a DATA argument names; arguments as in :func:`fastnn.data.load`."""
     if not is_embedded(source):
         return data.load(source, label, part)
+    if label is not None:
+        raise ValueError(f"--label {label}: the embedded {EMBEDDED} have no columns to name")
     if part != "all":
         raise ValueError(f"--part {part}: the embedded {EMBEDDED} are one part")
     return data.digits()
@@ -151,7 +153,7 @@ def _classes_to_learn(source: str, dataset: Dataset) -> list[str] | None:
     if dataset.classes is None and 2 * len(names) > rows:
         raise ValueError(
             f"{source}: {len(names)} different labels in {rows} rows; if they are numbers rather "
-            "than classes, say --regression"
+            "than classes, train with --regression"
         )
     return names
 

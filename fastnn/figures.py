@@ -60,14 +60,19 @@ def check_ending(path: str | os.PathLike) -> None:
 
 @contextmanager
 def lettering(say: Words) -> Iterator[None]:
-    """In this block figures are drawn, and written, in fastnn's style and a language's letters."""
+    """In this block figures are drawn, and written, in fastnn's style and a language's letters.
+
+    Where a font has Korean letters they are there in every language: data may have such names.
+    """
     styles = optional.require("matplotlib.style", extra="plot")
+    manager = optional.require("matplotlib.font_manager", extra="plot")
+    hangul = [_hangul_font()] if say.language == "ko" else _known(manager)[:1]
     own = {
         "axes.prop_cycle": optional.require("cycler", extra="plot").cycler(color=COLOURS),
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.titlesize": "medium",
-        "font.family": ["DejaVu Sans", *([_hangul_font()] if say.language == "ko" else [])],
+        "font.family": ["DejaVu Sans", *hangul],
         "font.size": 9,
         "legend.frameon": False,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -48,8 +49,16 @@ class History(Mapping[str, list[float]]):
         self.add_epochs({name: [value] for name, value in logs.items()})
 
     def add_epochs(self, logs: Mapping[str, Sequence[float]]) -> None:
-        """Append epochs: for each name the values of all of them."""
+        """Append epochs: for each name the values of all of them.
+
+        A name that was not measured in other epochs, before a training was resumed or after, has
+        NaN there.
+        """
+        for name in logs:
+            self._lists.setdefault(name, [math.nan] * self.epochs)
         _extend(self._lists, logs)
+        for values in self._lists.values():
+            values += [math.nan] * (self.epochs - len(values))
 
     def add_updates(self, losses: Sequence[float], rates: Sequence[float]) -> None:
         """Append updates: the loss before each, and the learning rate that it was made with."""

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from .history import History
 
 _VALIDATION = "val_"
+_COLUMNS = 4
+"""Of panels, in a figure of many metrics."""
 
 
 def plot(history: History, path: str | os.PathLike | None, language: str) -> Any:
@@ -30,21 +32,24 @@ def plot(history: History, path: str | os.PathLike | None, language: str) -> Any
 
 def _draw(history: History, say: Words) -> Any:
     names = [name for name in history if name != "lr" and not name.startswith(_VALIDATION)]
-    figure = figures.new(4.6 * len(names), 3.4)
-    axes = figure.subplots(1, len(names), squeeze=False)[0]
+    columns = min(len(names), _COLUMNS)
+    rows = -(-len(names) // columns)
+    figure = figures.new(4.6 * columns, 3.4 * rows)
+    axes = [figure.add_subplot(rows, columns, place) for place in range(1, len(names) + 1)]
     best = _best_epoch(history.get(_VALIDATION + "loss") or history.get("loss") or ())
     for axis, name in zip(axes, names, strict=True):
         for key, label in ((name, "training"), (_VALIDATION + name, "validation")):
             if key in history:
                 values = history[key]
-                style = "-" if len(values) > 1 else "o"
+                style = "-" if sum(map(math.isfinite, values)) > 1 else "o"
                 (line,) = axis.plot(range(1, len(values) + 1), values, style, label=say(label))
                 if best:
                     axis.plot(best, values[best - 1], "o", color=line.get_color(), ms=5)
         if best:
             label = say("best epoch: {epoch}", epoch=best)
             axis.axvline(best, color="0.5", lw=1, ls=":", label=label)
-        axis.set(xlabel=say("epoch"), ylabel=_said(name, say))
+        axis.set_xlabel(say("epoch"))
+        axis.set_ylabel(_said(name, say), parse_math=False)
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.legend()
     return figure

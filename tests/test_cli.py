@@ -255,7 +255,7 @@ def test_whole_numbers_are_numbers_if_asked(run: Run, tmp_path: Path) -> None:
     options = ("train", "--data", "age.csv", "--label", "age", "--layers", "8", "--epochs", "60")
     code, _, error = run(*options)
     assert code == 2
-    assert "rather than classes, say --regression" in error
+    assert "rather than classes, train with --regression" in error
     code, output, _ = run(*options, "--lr", "0.01", "--regression")
     assert code == 0
     assert float(re.search(r"^test r2 ([\d.]+)$", output, re.MULTILINE)[1]) >= 0.95

@@ -15,6 +15,7 @@ from fastnn import figures, korean, studies
 from fastnn.cli import main
 from fastnn.history import History
 from fastnn.studies import samples
+from fastnn.studies.curves import by_epoch
 from fastnn.studies.results import Results, Table
 from fastnn.words import Words
 
@@ -147,6 +148,16 @@ def test_a_font_installed_since_matplotlib_listed_them_is_found(monkeypatch) -> 
     assert figures._hangul_font() == "NanumGothic"
 
 
+def test_korean_names_have_letters_in_english_figures(squares: Squares, monkeypatch) -> None:
+    manager = pytest.importorskip("matplotlib.font_manager")
+    monkeypatch.setattr(manager, "get_font_names", lambda: ["DejaVu Sans", "NanumGothic"])
+    with figures.lettering(Words("en")):
+        assert figures.new(1.0, 1.0).text(0.5, 0.5, "").get_family() == [
+            "DejaVu Sans",
+            "NanumGothic",
+        ]
+
+
 # Words
 
 
@@ -195,12 +206,17 @@ def test_pixels_become_shares_of_the_brightest() -> None:
     assert np.ptp(standardize.arguments()["scale"]) == 0.0
 
 
+X, Y = np.arange(80, dtype=np.float32).reshape(40, 2), np.tile([3, 8], 20)
+
+
 @pytest.mark.parametrize(
     ("data", "error", "message"),
     [
         ((np.zeros((4, 2)), np.zeros(4)), ValueError, "y is float64 .* expected class numbers"),
         ((np.zeros((4, 2)), np.zeros((4, 2), int)), ValueError, "expected class numbers"),
-        ((np.zeros((4, 2)), np.full(4, 7)), ValueError, "y has the one class 7; expected two"),
+        ((X, np.zeros_like(Y)), ValueError, "the 28 rows to train on are of one class"),
+        ((np.ones_like(X), Y), ValueError, "the 28 rows to train on are all alike"),
+        ((X.astype(float) * 1e300, Y), ValueError, "X contains NaN or infinity"),
         ((np.zeros((4, 2)), np.arange(3)), ValueError, "X and y must have as many rows"),
         ((np.zeros((0, 2)), np.zeros(0, int)), ValueError, "X must have at least one row"),
         ((np.array([[1.0], [np.nan]]), np.arange(2)), ValueError, "X contains NaN or infinity"),
@@ -211,6 +227,18 @@ def test_pixels_become_shares_of_the_brightest() -> None:
 def test_data_that_are_no_classified_samples(data, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         samples.parts_of(data, 0)
+
+
+def test_the_first_rows_need_two_classes() -> None:
+    parts = samples.parts_of((X, Y), 0)
+    with pytest.raises(ValueError, match="the 1 rows to train on are of one class"):
+        samples.with_first(parts, 1)
+
+
+def test_epochs_that_are_not_numbers_are_as_if_missing() -> None:
+    made = History()
+    made.add_epochs({"val_loss": [0.5, float("nan")]})
+    assert by_epoch([made], "val_loss", 3).tolist() == [[0.5, np.inf, np.inf]]
 
 
 # The registry and the command
@@ -228,6 +256,13 @@ def test_unknown_studies_and_data_for_none() -> None:
         studies.run("backpop")
     with pytest.raises(ValueError, match="the study backprop brings its own"):
         studies.run("backprop", (np.zeros((4, 2)), np.zeros(4, int)))
+
+
+@pytest.mark.parametrize(("seed", "message"), [(-1, "at least 0"), (2**32, "less than 2")])
+def test_seeds_are_checked_alike_for_every_study(seed: int, message: str) -> None:
+    for name in studies.STUDIES:
+        with pytest.raises(ValueError, match=f"^seed .*{message}"):
+            studies.run(name, seed=seed)
 
 
 def test_the_command(tmp_path: Path, capsys) -> None:
@@ -248,6 +283,7 @@ def test_the_command(tmp_path: Path, capsys) -> None:
         (["backpop"], "unknown study 'backpop'"),
         (["backprop", "--data", "digits"], "the study backprop brings its own"),
         (["backprop", "--out", __file__], "cannot be written"),
+        (["schedules", "--label", "sort"], "--label sort: the embedded digits have no columns"),
     ],
 )
 def test_the_command_refuses(arguments: list[str], message: str, capsys) -> None:
@@ -285,6 +321,26 @@ def test_history_without_a_finite_loss_marks_nothing() -> None:
     made = History()
     made.add({"loss": float("inf")})
     assert [line.get_label() for line in made.plot().axes[0].get_lines()] == ["training"]
+
+
+def test_epochs_that_were_not_validated_keep_their_places() -> None:
+    pytest.importorskip("matplotlib")
+    made = History()
+    made.add_epochs({"loss": [3.0, 2.0]})
+    made.add_epochs({"loss": [1.0, 0.5], "val_loss": [1.5, 2.5]})  # resumed, with validation data
+    made.add({"loss": 0.4})  # and without
+    np.testing.assert_equal(made["val_loss"], [np.nan, np.nan, 1.5, 2.5, np.nan])
+    labels = [line.get_label() for line in made.plot().axes[0].get_lines()]
+    assert "best epoch: 3" in labels
+
+
+def test_many_metrics_with_any_names(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    made = History()
+    made.add({"loss": 1.0, **{f"${name}$": 1.0 for name in range(8)}, "$\\frac$ a_b": 0.5})
+    figure = made.plot(tmp_path / "curves.svg")
+    assert figure.get_size_inches()[0] < 20.0 and len(figure.axes) == 10
+    assert figure.axes[-1].get_ylabel() == "$\\frac$ a_b"
 
 
 def test_history_writes_a_file(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -209,6 +210,8 @@ def test_arguments_are_checked() -> None:
     for name, value in (("epochs", 0), ("rows", 0), ("batch_sizes", (0,))):
         with pytest.raises(ValueError, match=name):
             study(**{**SMALL, name: value})
+    with pytest.raises(ValueError, match="are of one class"):
+        study((np.random.default_rng(0).random((40, 3)), np.zeros(40, int)))
 
 
 def test_figures(small, monkeypatch) -> None:
@@ -223,3 +226,25 @@ def test_figures(small, monkeypatch) -> None:
             assert list(line.get_ydata()) == list(curve.loss)
     full = drawn["paths"].axes[2].get_lines()[0]
     assert (np.array(full.get_xydata()) == small.paths.ways[300]).all()
+
+
+def test_a_target_keeps_its_decimals() -> None:
+    result = study(**SMALL, accuracy=0.125)
+    assert "epochs to 12.5%" in result.summary().columns
+    assert "accuracy of 12.5%" in result.findings()[2]
+    with pytest.raises(ValueError, match="accuracy must be at most 1"):
+        study(**SMALL, accuracy=97)
+
+
+@pytest.mark.parametrize("learnt_by", [1, 4])
+def test_where_nothing_is_left_to_learn_there_is_no_noise_scale(small, learnt_by) -> None:
+    left = np.arange(SMALL["epochs"] + 1) < learnt_by
+    curves = [
+        dataclasses.replace(curve, trace=left * curve.trace, square=left * curve.square)
+        for curve in small.curves
+    ]
+    result = dataclasses.replace(small, curves=curves)
+    assert np.isnan(result.noise_scale).tolist() == (~left).tolist()
+    first = 0 if learnt_by == 1 else 1
+    assert 0.5**0.5 <= result.suggested / small.noise_scale[first] <= 2.0**0.5
+    assert not any("nan" in finding for finding in result.findings())

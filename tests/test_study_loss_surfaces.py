@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import reference
@@ -9,6 +11,7 @@ import reference
 from fastnn.studies.loss_surfaces import study
 from fastnn.studies.loss_surfaces.escape import Sine, escape
 from fastnn.studies.samples import network, parts_of
+from fastnn.studies.two_weights import two_weights
 
 EPS = np.finfo(np.float32).eps
 SMALL = {
@@ -243,3 +246,33 @@ def test_figures(small, monkeypatch) -> None:
     assert (image.get_array() == small.responses[0].by_class).all()
     shares = drawn["escape"].axes[1].get_lines()
     assert [list(line.get_ydata()) for line in shares] == list(small.escape.shares.values())
+
+
+def test_class_names_are_letters_and_have_room(tmp_path) -> None:
+    pytest.importorskip("matplotlib")
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    parts = parts_of((X, np.arange(60) % 2), 0)._replace(classes=["$_$", "long" * 20])
+    figure = study(parts, rows=40, per_class=2, starts=2, updates=2).plot()["updates"]
+    figure.savefig(tmp_path / "names.png")
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names[0] == "$_$" and len(names[1]) <= 12
+
+
+def test_classes_of_one_sample_each() -> None:
+    X = np.random.default_rng(0).normal(size=(40, 3))
+    result = study((X, np.arange(40)), per_class=1, starts=2, updates=2)
+    assert not any("nan" in finding for finding in result.findings())
+
+
+def test_the_first_class_need_not_be_among_the_rows() -> None:
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    parts = parts_of((X, np.arange(60) % 3), 0)
+    inputs, labels = parts.train
+    unit = two_weights(parts._replace(train=(inputs[labels > 0], labels[labels > 0])))
+    assert np.isfinite(unit.minimum).all()
+
+
+def test_updates_where_nothing_is_left_to_learn_are_told(small) -> None:
+    own = np.array([-0.1, -0.1, -0.1, 0.0])
+    finding = dataclasses.replace(small.responses[1], own=own).finding()
+    assert "lowers its own loss in 75% of cases and leaves it as small as it is in 25%." in finding

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -202,3 +204,12 @@ def test_figures(results: Optimizers, language: str, monkeypatch) -> None:
     for name in ("paths", "descents"):
         assert len(drawn[name].axes) == len(SURFACES)
     assert len(drawn["training"].axes[0].lines) == len(COMPARED)
+
+
+def test_losses_of_zero_are_drawn_without_a_warning(results: Optimizers) -> None:
+    pytest.importorskip("matplotlib")
+    best = results.trainings[0]
+    perfect = dataclasses.replace(best, validation_losses=0.0 * best.validation_losses)
+    drawn = dataclasses.replace(results, trainings=[*results.trainings, perfect]).plot()
+    low, high = drawn["training"].axes[2].get_ylim()
+    assert 0.0 < low < 1e-5 < high

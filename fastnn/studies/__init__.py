@@ -29,6 +29,9 @@ STUDIES = {
 }
 """The question that each study answers, by the study's name."""
 
+_SEEDS = 2**32
+"""Each of a study's networks has a seed of its own, a small multiple of the study's."""
+
 
 def run(name: str, data: Any = None, *, seed: int = 0) -> Results:
     """Make a study's experiment.
@@ -40,7 +43,8 @@ def run(name: str, data: Any = None, *, seed: int = 0) -> Results:
     data : pair of arrays (X, y), optional
         Samples and class numbers to experiment on; the embedded digits by default.
     seed : int, default 0
-        Of splits, weights and shuffles; the same seed gives the same numbers, but for seconds.
+        Below 2**32; of splits, weights and shuffles. The same seed gives the same numbers, but for
+        seconds.
 
     Returns
     -------
@@ -50,13 +54,17 @@ def run(name: str, data: Any = None, *, seed: int = 0) -> Results:
     Raises
     ------
     ValueError
-        For an unknown name, for data that do not fit, or data for a study that takes none.
+        For an unknown name, a seed out of range, for data that do not fit, or data for a study
+        that takes none.
 
     Examples
     --------
     >>> run("backprop").name
     'backprop'
     """
+    checks.integer("seed", seed, at_least=0)
+    if seed >= _SEEDS:
+        raise ValueError(f"seed is {seed}; expected less than 2**32")
     numbers: Results
     if takes_data(name):
         numbers = _study(name)(data, seed=seed)

@@ -22,7 +22,7 @@ def by_epoch(
     epochs : int
         How many the trainings were to have.
     missing : float, default infinity
-        What stands for epochs that a training which diverged did not come to.
+        What stands for epochs that a training which diverged did not come to, and for NaN.
 
     Returns
     -------
@@ -39,4 +39,4 @@ def by_epoch(
     values = np.full((len(histories), epochs), missing)
     for row, history in zip(values, histories, strict=True):
         row[: history.epochs] = history.get(name, [])
-    return values
+    return np.where(np.isnan(values), missing, values)

@@ -334,10 +334,11 @@ class Landscape(Results):
 
     def _depth(self) -> str:
         shallow, deep = self.sharpness[0].mean(), self.sharpness[2].mean()
+        reason = ": every layer passes on the changes of those before it" if deep > shallow else ""
         return (
             f"With {SETTINGS[2].hidden_layers} hidden layers in place of "
             f"{SETTINGS[0].hidden_layers} it rises by {deep:.3g}, {deep / shallow:.2g} times as "
-            "much: every layer passes on the changes of those before it."
+            f"much{reason}."
         )
 
     def _plateau(self) -> str:

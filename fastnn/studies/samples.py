@@ -26,23 +26,25 @@ def parts_of(samples: Any, seed: int) -> Parts:
     Raises
     ------
     ValueError, TypeError
-        For inputs that are not finite numbers, or targets that are not two classes or more.
+        For inputs that are not finite numbers or all alike, and for targets that are not two
+        classes or more.
     """
     if isinstance(samples, Parts):
         if samples.classes is None:
             raise ValueError("data have numbers as targets; studies expect classes")
+        _check_varied(*samples.train)
         return samples
     X, y = data.digits() if samples is None else _arrays(samples)
     checks.same_rows("X", X, "y", y)
     inputs = data.as_inputs(X)
-    if not np.isfinite(inputs).all():
-        raise ValueError("X contains NaN or infinity; expected finite numbers")
+    with np.errstate(over="ignore"):  # what is too large for a network counts as infinite
+        if not np.isfinite(inputs.astype(np.float32)).all():
+            raise ValueError("X contains NaN or infinity; expected finite numbers")
     if y.ndim != 1 or y.dtype.kind not in "iu":
         raise ValueError(f"y is {y.dtype} of shape {y.shape}; expected class numbers of shape (B,)")
     found, numbers = np.unique(y, return_inverse=True)
-    if len(found) < 2:
-        raise ValueError(f"y has the one class {found[0]}; expected two classes or more")
     train, validation, test = data.split(inputs, numbers, cli_data.SHARES, seed=seed)
+    _check_varied(*train)
     return Parts(train, validation, test, [str(label) for label in found], None)
 
 
@@ -60,8 +62,9 @@ def with_first(parts: Parts, rows: int) -> Parts:
     100
     """
     checks.positive_int("rows", rows)
-    X, y = parts.train
-    return parts._replace(train=(X[:rows], y[:rows]))
+    X, y = (array[:rows] for array in parts.train)
+    _check_varied(X, y)
+    return parts._replace(train=(X, y))
 
 
 def network(
@@ -86,3 +89,11 @@ def network(
             stack.append(layers.Dropout(dropout))
         width = hidden
     return Sequential(*stack, layers.Linear(width, parts.outputs), seed=seed)
+
+
+def _check_varied(X: np.ndarray, y: np.ndarray) -> None:
+    """Raise ValueError where the rows to train on leave nothing to be learnt."""
+    if y.min() == y.max():
+        raise ValueError(f"the {len(y)} rows to train on are of one class; expected at least two")
+    if not (X[:1] != X).any():
+        raise ValueError(f"the {len(X)} rows to train on are all alike; expected different inputs")

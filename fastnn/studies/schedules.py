@@ -23,7 +23,7 @@ from ..schedules import BY_NAME
 from ..words import Words
 from .curves import by_epoch
 from .results import Results, Table
-from .samples import network, parts_of
+from .samples import network, parts_of, with_first
 
 REFERENCE = "constant"
 """The schedule that the others are compared with."""
@@ -35,6 +35,7 @@ def study(
     data: Any = None,
     *,
     seed: int = 0,
+    rows: int = 2000,
     epochs: int = 20,
     networks: int = 10,
     rate: float = 0.03,
@@ -49,6 +50,8 @@ def study(
         None for the embedded digits.
     seed : int, default 0
         Of the split and of the first network; the others have the seeds after it.
+    rows : int, default 2000
+        The most samples to train on.
     epochs : int, default 20
         What the schedules are fitted to.
     networks : int, default 10
@@ -65,7 +68,7 @@ def study(
     >>> [effect.name for effect in results.effects][:3]
     ['constant', 'step', 'exponential']
     """
-    parts = parts_of(data, seed)
+    parts = with_first(parts_of(data, seed), rows)
     seeds = range(seed, seed + networks)
     effects = []
     for name in BY_NAME:

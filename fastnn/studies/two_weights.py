@@ -122,7 +122,7 @@ def two_weights(parts: Parts) -> TwoWeights:
     inputs, labels = parts.train
     varied = np.flatnonzero(inputs.std(axis=0) > 0.0)
     columns = _standardized(inputs[:, varied].astype(np.float64))
-    targets = _standardized((labels == 0).astype(np.float64))
+    targets = _standardized((labels == labels.min()).astype(np.float64))
     best = np.argsort(-np.abs(targets @ columns), kind="stable")
     for second in best[1:]:
         pair = columns[:, [best[0], second]]

@@ -11,10 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
-
 from ... import checks
-from ...cli_data import Parts
 from ...words import Words
 from .. import samples
 from ..results import Results, Table
@@ -73,7 +70,7 @@ def study(
     depths = sorted(checks.positive_int("depths", depth) for depth in depths)
     if not depths:
         raise ValueError("depths is empty; expected numbers of hidden layers")
-    parts = _at_most(checks.positive_int("rows", rows), samples.parts_of(data, seed), seed)
+    parts = samples.with_first(samples.parts_of(data, seed), rows)
     return Activations(
         curves=curves.measure(),
         linearity=linear.measure(parts.train[0], networks, seed),
@@ -127,12 +124,3 @@ class Activations(Results):
 
     def draw(self, say: Words) -> dict[str, Any]:
         return {name: figure for part in self.parts for name, figure in part.draw(say).items()}
-
-
-def _at_most(rows: int, parts: Parts, seed: int) -> Parts:
-    """The parts with no more rows to train on than these, drawn at random."""
-    inputs, classes = parts.train
-    if len(inputs) <= rows:
-        return parts
-    chosen = np.random.Generator(np.random.Philox(seed)).permutation(len(inputs))[:rows]
-    return parts._replace(train=(inputs[chosen], classes[chosen]))

@@ -83,10 +83,13 @@ def study(
     [3, 1]
     """
     checks.positive_int("epochs", epochs)
+    if accuracy is not None:
+        accuracy = checks.number("accuracy", accuracy, at_least=0.0, at_most=1.0)
     parts = with_first(parts_of(data, seed), rows)
     samples = len(parts.train[0])
     smaller = sorted({size for size in batch_sizes if size < samples})
     sizes = [checks.positive_int("batch_sizes", size) for size in smaller] + [samples]
+    unit = two_weights(parts)
     trainer = Trainer(parts, hidden, epochs, seed)
     curves = [trainer.curve(size) for size in sizes]
     if accuracy is None:
@@ -98,7 +101,7 @@ def study(
         accuracy,
         curves,
         variances(trainer.network(), *parts.train, smaller, seed),
-        paths(two_weights(parts), sorted({1, middle, samples}), path_updates, seed),
+        paths(unit, sorted({1, middle, samples}), path_updates, seed),
     )
 
 
@@ -128,13 +131,26 @@ class BatchSize(Results):
 
     @property
     def noise_scale(self) -> np.ndarray:
-        """Before training and after each epoch, the median over the batch sizes."""
+        """Before training and after each epoch, the median over the batch sizes.
+
+        NaN where one of them has nothing left to learn: its gradient is 0.
+        """
         return np.median([curve.noise_scale for curve in self.curves], axis=0)
 
     @property
     def suggested(self) -> int:
-        """The power of two next to the noise scale after the first epoch, at most all samples."""
-        return min(2 ** round(math.log2(max(self.noise_scale[1], 1.0))), self.samples)
+        """The power of two next to the noise scale after the first epoch, at most all samples.
+
+        Next to that before training, where the first epoch leaves nothing to learn.
+        """
+        before, after = self.noise_scale[:2]
+        scale = before if math.isnan(after) else after
+        return min(2 ** round(math.log2(max(scale, 1.0))), self.samples)
+
+    @property
+    def goal(self) -> str:
+        """The target in words."""
+        return f"{100.0 * self.target:.6g}%"
 
     def tables(self) -> dict[str, Table]:
         """See :class:`Results`."""
@@ -179,7 +195,7 @@ class BatchSize(Results):
 
     def summary(self) -> Table:
         """How soon each batch size gets there, in each of the three units."""
-        goal = f"to {self.target:.0%}"
+        goal = f"to {self.goal}"
         return Table(
             {
                 "batch size": [curve.batch_size for curve in self.curves],
@@ -217,7 +233,7 @@ class BatchSize(Results):
 
     def _first(self) -> str:
         """Which batch size reaches the target first, in each unit."""
-        summary, goal = self.summary(), f"{self.target:.0%}"
+        summary, goal = self.summary(), self.goal
         firsts = []
         for unit in ("epochs", "updates", "seconds"):
             values = summary[f"{unit} to {goal}"]
@@ -242,11 +258,19 @@ class BatchSize(Results):
         ]
 
     def _noise(self) -> str:
-        scale = self.noise_scale
+        before, first, last = (f"{self.noise_scale[epoch]:,.0f}" for epoch in (0, 1, -1))
+        if math.isnan(self.noise_scale[1]):
+            return (
+                f"The gradient noise scale is {before} samples before training, which suggests "
+                f"batches of about {self.suggested}; after the first epoch there is none, for with "
+                "some of the batch sizes nothing is left to learn."
+            )
+        if math.isnan(self.noise_scale[-1]):
+            last = "not defined"
         return (
-            f"The gradient noise scale is {scale[0]:.0f} samples before training, {scale[1]:.0f} "
-            f"after the first epoch and {scale[-1]:,.0f} after the last (medians over the batch "
-            f"sizes). The first epoch's suggests batches of about {self.suggested}."
+            f"The gradient noise scale is {before} samples before training, {first} after the "
+            f"first epoch and {last} after the last (medians over the batch sizes). The first "
+            f"epoch's suggests batches of about {self.suggested}."
         )
 
     def draw(self, say: Words) -> dict[str, Any]:
@@ -281,9 +305,7 @@ class BatchSize(Results):
         axes[1].set_xscale("symlog", linthresh=1.0)
         axes[1].set_xlim(left=0.0)
         axes[0].set_ylabel(say("loss of all training samples"))
-        axes[1].set_title(
-            say("dots: where validation accuracy reaches {target}", target=f"{self.target:.0%}")
-        )
+        axes[1].set_title(say("dots: where validation accuracy reaches {target}", target=self.goal))
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
         return figure
 
@@ -301,11 +323,11 @@ class BatchSize(Results):
         right.axhline(self.suggested, color="0.3", lw=1, ls="--")
         right.annotate(
             say("suggested batch size: {size}", size=self.suggested),
-            (0.99, self.suggested),
+            (0.01, self.suggested),
             xycoords=("axes fraction", "data"),
             xytext=(0, 3),
             textcoords="offset points",
-            ha="right",
+            ha="left",
             va="bottom",
         )
         right.invert_xaxis()

@@ -69,8 +69,12 @@ class Curve:
 
     @property
     def noise_scale(self) -> np.ndarray:
-        """The batch size at which the gradient's noise is as long as the gradient."""
-        return self.trace / self.square
+        """The batch size at which the gradient's noise is as long as the gradient.
+
+        NaN where the gradient is 0, and so is that of every sample.
+        """
+        some = self.square > 0.0
+        return np.divide(self.trace, self.square, out=np.full(len(some), np.nan), where=some)
 
     def epochs_to(self, accuracy: float) -> int | None:
         """The first epoch after which the validation accuracy is reached; None if there is none."""

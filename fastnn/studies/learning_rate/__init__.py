@@ -23,7 +23,8 @@ from ...optim import SGD
 from ...words import Words
 from ..descent import descend
 from ..results import Results, Table
-from ..samples import network, parts_of
+from ..samples import network, parts_of, with_first
+from ..wording import series
 from .range_test import SHARE, RangeTest, range_test, smoothed
 
 RATES = (0.001, 0.01, 0.1, 1.0, 3.0, 10.0)
@@ -35,6 +36,9 @@ RATES_BY_CURVATURE = (0.2, 1.0, 1.8, 2.0, 2.1)
 STEPS = 12
 """How many are made on the parabola."""
 
+_LEAST_DRAWN = 1e-8
+"""Of the top of an axis; smaller losses, down to 0, are off it."""
+
 _STILL_RIGHT = 2.0
 """A rate counts as right whose validation loss is at most so many times the least."""
 
@@ -43,6 +47,7 @@ def study(
     data: Any = None,
     *,
     seed: int = 0,
+    rows: int = 2000,
     epochs: int = 10,
     range_updates: int = 200,
     batch_size: int = 32,
@@ -55,6 +60,8 @@ def study(
     data : pair of arrays (X, y), Parts or None
         None for the embedded digits.
     seed : int, default 0
+    rows : int, default 2000
+        The most samples to train on.
     epochs : int, default 10
         Of each training.
     range_updates : int, default 200
@@ -69,7 +76,7 @@ def study(
     >>> results.runs[-1].rate, results.verdict(results.runs[-1])
     (10.0, 'diverged')
     """
-    parts = parts_of(data, seed)
+    parts = with_first(parts_of(data, seed), rows)
 
     def fresh() -> Sequential:
         return network(parts, [width], seed=seed)
@@ -223,7 +230,7 @@ class LearningRate(Results):
         diverged = [run for run in self.runs if run.diverged_at is not None]
         if not diverged:
             return "At none of the rates did the loss stop being finite."
-        ends = " and ".join(f"{run.rate:g} at update {run.diverged_at}" for run in diverged)
+        ends = series([f"{run.rate:g} at update {run.diverged_at}" for run in diverged])
         kept = "finite" if all(run.keeps_finite_weights for run in diverged) else "not finite"
         return (
             f"The loss stopped being finite with the learning rate {ends}; training ended there, "
@@ -270,7 +277,8 @@ class LearningRate(Results):
             curves.plot(losses, color=colour, label=_label(run, say))
             mark = "o" if run.diverged_at is None else "x"
             ends.plot(run.rate, run.validation_accuracy, mark, color=colour, ms=7, mew=2)
-        curves.set(yscale="log", ylim=(lowest / 2.0, 100.0 * self.runs[0].losses[0]))
+        top = 100.0 * self.runs[0].losses[0]
+        curves.set(yscale="log", ylim=(max(lowest / 2.0, _LEAST_DRAWN * top), top))
         curves.set(xlabel=say("update"), ylabel=say("training loss, smoothed"))
         curves.legend(title=say("learning rate"), ncols=2, loc="upper right")
         rate, accuracy = self.suggested.rate, self.suggested.validation_accuracy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +17,8 @@ from ...words import Words
 from ..results import Table
 from ..samples import network
 
-_MOST_NAMES = 20
-"""Classes whose names have room along an axis."""
+_MOST_NAMES, _MOST_LETTERS, _UPRIGHT_LETTERS = 20, 12, 3
+"""Classes whose names have room along an axis, how much of each has, and how much upright."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Responses:
     own : ndarray (A,)
         Of the loss on A itself.
     same, others : float
-        The share of samples of A's class, and of other classes, on which the loss rises.
+        The share of samples of A's class, and of other classes, on which the loss rises; NaN
+        where no class has two samples.
     whole : ndarray (A,)
         Of the mean loss of all samples.
     by_class : ndarray (C, C)
@@ -50,11 +52,16 @@ class Responses:
     def finding(self) -> str:
         """The shares, in a sentence."""
         when = f"After {self.epochs} epochs" if self.epochs else "Before training"
+        unchanged, same = float(np.mean(self.own == 0.0)), ""
+        if not math.isnan(self.same):
+            same = f"{self.same:.0%} of the other samples of its class and on "
         return (
             f"{when}, an update on one sample lowers its own loss in "
-            f"{np.mean(self.own < 0.0):.0%} of cases. The loss rises on {self.same:.0%} of the "
-            f"other samples of its class and on {self.others:.0%} of those of other classes, and "
-            f"the mean over all samples rises in {np.mean(self.whole > 0.0):.0%} of cases."
+            f"{np.mean(self.own < 0.0):.0%} of cases"
+            + (f" and leaves it as small as it is in {unchanged:.0%}" if unchanged else "")
+            + f". The loss rises on {same}{self.others:.0%} of "
+            f"those of other classes, and the mean over all samples rises in "
+            f"{np.mean(self.whole > 0.0):.0%} of cases."
         )
 
 
@@ -119,8 +126,10 @@ def draw(measured: list[Responses], say: Words) -> Any:
             ylabel=say("class of the sample of the update"),
         )
         if len(one.classes) <= _MOST_NAMES:
-            axis.set_xticks(range(len(one.classes)), one.classes)
-            axis.set_yticks(range(len(one.classes)), one.classes)
+            names = [_short(name) for name in one.classes]
+            slant = 45 if max(map(len, names)) > _UPRIGHT_LETTERS else 0
+            axis.set_xticks(range(len(names)), names, parse_math=False, rotation=slant)
+            axis.set_yticks(range(len(names)), names, parse_math=False)
     return figure
 
 
@@ -159,8 +168,21 @@ def _summed_up(
         epochs,
         classes,
         change[is_itself],
-        float(np.mean(change[is_same] > 0.0)),
+        float(np.mean(change[is_same] > 0.0)) if is_same.any() else math.nan,
         float(np.mean(change[is_other] > 0.0)),
         change.mean(axis=1),
         np.divide(total, pairs, out=np.full_like(total, np.nan), where=pairs > 0.0),
+    )
+
+
+def _short(name: str) -> str:
+    """A class's name as far as there is room.
+
+    >>> _short("versicolor"), _short("chrysanthemum indicum")
+    ('versicolor', 'chrysanthem\u2026')
+    """
+    return (
+        name
+        if len(name) <= _MOST_LETTERS
+        else name[: _MOST_LETTERS - 1] + "\N{HORIZONTAL ELLIPSIS}"
     )

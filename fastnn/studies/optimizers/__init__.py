@@ -16,7 +16,7 @@ from ...optim import OPTIMIZERS
 from ...words import Words
 from .. import drawing
 from ..results import Results, Table
-from ..samples import parts_of
+from ..samples import parts_of, with_first
 from . import training
 from .descents import RATES, Descent, best_of, descents
 from .surfaces import SURFACES, Surface
@@ -25,6 +25,9 @@ from .training import Training, trainings
 COMPARED = tuple(name for name in OPTIMIZERS if name != "adamw")
 """All but AdamW, which without its weight decay is Adam."""
 
+_LEAST_DRAWN = 1e-6
+"""Of the top of an axis; smaller losses, down to 0, are off it."""
+
 _COLOURS = dict(zip(COMPARED, figures.COLOURS, strict=False))
 
 
@@ -32,6 +35,7 @@ def study(
     data: Any = None,
     *,
     seed: int = 0,
+    rows: int = 2000,
     steps: int = 400,
     epochs: int = 10,
     networks: int = 5,
@@ -46,6 +50,8 @@ def study(
         None for the embedded digits.
     seed : int, default 0
         Of the split and of the first network; the others have the seeds after it.
+    rows : int, default 2000
+        The most samples to train on.
     steps : int, default 400
         On the surfaces.
     epochs : int, default 10
@@ -66,7 +72,7 @@ def study(
         descents(COMPARED, steps),
         trainings(
             COMPARED,
-            parts_of(data, seed),
+            with_first(parts_of(data, seed), rows),
             range(seed, seed + networks),
             epochs=epochs,
             batch_size=batch_size,
@@ -240,7 +246,7 @@ class Optimizers(Results):
             above = self.best_on(surface, name).losses - bottom
             axis.plot(above, color=_COLOURS[name], label=_title(name))
         top = 2.0 * (surface.loss_at(surface.start) - bottom)
-        axis.set(yscale="log", ylim=(1e-6 * top, top))
+        axis.set(yscale="log", ylim=(_LEAST_DRAWN * top, top))
         axis.set(xlabel=say("step"), ylabel=say("loss above the minimum"))
 
     def _draw_training(self, say: Words) -> Any:
@@ -257,7 +263,9 @@ class Optimizers(Results):
         accuracies.set(xlabel=say("epoch"), ylabel=say("validation accuracy"))
         rates.set(xscale="log", xlabel=say("learning rate"), ylabel=say("validation loss"))
         lowest = min(t.validation_loss for t in self.trainings)
-        rates.set(yscale="log", ylim=(0.7 * lowest, 100.0 * lowest))
+        # The lowest rate has hardly trained: what is far above it diverges.
+        top = 2.0 * max(self.trained_by(name)[0].validation_loss for name in COMPARED)
+        rates.set(yscale="log", ylim=(max(0.7 * lowest, _LEAST_DRAWN * top), top))
         for axis in (losses, accuracies):
             axis.xaxis.get_major_locator().set_params(integer=True)
         figure.legend(*losses.get_legend_handles_labels(), loc="outside upper center", ncols=6)

@@ -40,9 +40,8 @@ class Training:
 
     @property
     def validation_loss(self) -> float:
-        """After the last epoch, the mean over networks; infinite where it is not a number."""
-        mean = float(self.validation_losses[:, -1].mean())
-        return mean if np.isfinite(mean) else np.inf
+        """After the last epoch, the mean over networks; infinite where one diverged."""
+        return float(self.validation_losses[:, -1].mean())
 
 
 def trainings(
