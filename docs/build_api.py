@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import ast
 import inspect
+import itertools
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
-from itertools import pairwise
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
@@ -61,7 +62,7 @@ def file(module: str) -> Path:
 def index() -> str:
     """The page of all modules."""
     lines = [
-        f"- [`{name}`]({file(name).name}): {_first_sentence(import_module(name))}"
+        f"- [`{name}`]({file(name).name}): {_first_paragraph(import_module(name))}"
         for name in MODULES
     ]
     head = "# Reference\n\nEvery public name, from the docstrings (`python docs/build_api.py`)."
@@ -99,24 +100,22 @@ def public_names(module: ModuleType) -> list[str]:
 
 
 def _entries(module: ModuleType, names: Sequence[str], level: int) -> Iterator[str]:
-    for name in names:
-        value = getattr(module, name)
+    known = {name: getattr(module, name) for name in names}
+    for name, value in known.items():
         yield f"{'#' * level} {name}"
         if isinstance(value, type):
-            yield from _class(name, value, names, level + 1)
+            yield from _class(name, value, known, level + 1)
         else:
             yield _call(name, value)
             yield markdown(value.__doc__ or "")
 
 
-def _class(name: str, value: type, known: Sequence[str], level: int) -> Iterator[str]:
-    made_by = getattr(value, "__init__", None)
-    if _is_ours(made_by):
-        yield _call(name, made_by, skip=1)
-    bases = [f"`{base.__name__}`" for base in value.__bases__ if base.__name__ in known]
-    kind = [f"A kind of {', '.join(bases)}."] if bases else []
-    yield "\n\n".join([*kind, markdown(value.__doc__ or "")])
-    for attribute, member in vars(value).items():
+def _class(name: str, value: type, known: Mapping[str, Any], level: int) -> Iterator[str]:
+    if _is_ours(value.__init__):
+        yield _call(name, value.__init__, skip=1)
+    yield from _kind(value, known)
+    yield markdown(value.__doc__ or "")
+    for attribute, member in _members(value, known).items():
         skip = 0 if isinstance(member, staticmethod) else 1
         function = member.fget if isinstance(member, property) else member
         function = getattr(function, "__func__", function)
@@ -127,6 +126,21 @@ def _class(name: str, value: type, known: Sequence[str], level: int) -> Iterator
         if not isinstance(member, property):
             yield _call(f"{name}.{attribute}", function, skip)
         yield markdown(member.__doc__)
+
+
+def _members(value: type, known: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a class defines, and what it has from bases that have no entry."""
+    bases = itertools.takewhile(lambda base: base not in known.values(), value.__mro__[1:])
+    private = [base for base in bases if base.__name__.startswith("_")]
+    return ChainMap(*map(vars, (value, *private)))
+
+
+def _kind(value: type, known: Mapping[str, Any]) -> Iterator[str]:
+    """What a class is a kind of: the nearest base that has an entry, or an exception's own."""
+    for base in value.__mro__[1:-1]:
+        if base in known.values() or issubclass(base, Exception):
+            yield f"A kind of `{base.__name__}`."
+            return
 
 
 def _is_ours(function: Any) -> bool:
@@ -147,10 +161,16 @@ def _call(name: str, function: Callable[..., Any], skip: int = 0) -> str:
     return _fenced("python", lines)
 
 
+class _Dots:
+    """A default whose text would not say what it is, say a function."""
+
+    def __repr__(self) -> str:
+        return "..."
+
+
 def _shown(default: Any) -> Any:
-    """A default whose text says what it is: others, say functions, as dots."""
     is_plain = default is None or default is inspect.Parameter.empty
-    return default if is_plain or isinstance(default, int | float | str | tuple) else ...
+    return default if is_plain or isinstance(default, int | float | str | tuple) else _Dots()
 
 
 # Docstrings
@@ -161,7 +181,7 @@ def markdown(docstring: str) -> str:
     lines = inspect.cleandoc(docstring).splitlines()
     starts = [n for n in range(len(lines) - 1) if set(lines[n + 1]) == {"-"} and lines[n].strip()]
     parts = [_text(lines[: starts[0]] if starts else lines)]
-    for start, end in pairwise([*starts, len(lines)]):
+    for start, end in itertools.pairwise([*starts, len(lines)]):
         title, body = lines[start], lines[start + 2 : end]
         examples = next((n for n, line in enumerate(body) if line.startswith(">>>")), len(body))
         is_list = examples if title in _LISTS else 0
@@ -197,7 +217,8 @@ def _text(lines: list[str]) -> str:
             blocks.append(_fenced("pycon", map(_without_directive, example)))
         elif block:
             code = block.endswith("::")
-            blocks.append("\n".join(map(_roles, block_lines)).replace("::", ":"))
+            text = "\n".join(map(_roles, block_lines)).replace("::", ":")
+            blocks += [text] if text != ":" else []
     return "\n\n".join(blocks)
 
 
@@ -215,7 +236,7 @@ def _fenced(language: str, lines: Iterable[str]) -> str:
     return "\n".join([f"```{language}", *lines, "```"])
 
 
-def _first_sentence(module: ModuleType) -> str:
+def _first_paragraph(module: ModuleType) -> str:
     paragraph = inspect.cleandoc(module.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
     return _roles(paragraph)
 

@@ -115,6 +115,10 @@ def set_backend(name: str) -> None:
     ------
     ValueError, RuntimeError
         As :func:`get_backend`; the choice is then as it was.
+
+    Examples
+    --------
+    >>> set_backend("numpy")  # doctest: +SKIP
     """
     global _process_choice
     get_backend(name)
@@ -123,7 +127,17 @@ def set_backend(name: str) -> None:
 
 @contextlib.contextmanager
 def use_backend(name: str) -> Iterator[Backend]:
-    """Use a backend inside a ``with`` block.
+    """Use a backend inside a ``with`` block, which gets it as its target.
+
+    Parameters
+    ----------
+    name : str
+        "numpy", "numba" or "cupy".
+
+    Raises
+    ------
+    ValueError, RuntimeError
+        As :func:`get_backend`.
 
     Examples
     --------
@@ -274,6 +288,18 @@ def set_num_threads(count: int | None) -> None:
     ----------
     count : int or None
         From 1 to 1024. Results have the same bits at every count.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For another number, or what is not a whole one; the choice is then as it was.
+
+    Examples
+    --------
+    >>> set_num_threads(1)
+    >>> get_num_threads()
+    1
+    >>> set_num_threads(None)
     """
     global _threads
     from .kernels.contract import MOST_THREADS
@@ -288,6 +314,20 @@ def get_num_threads() -> int:
 
     That of :func:`set_num_threads`, else ``FASTNN_NUM_THREADS``, else the cores that the affinity
     mask and the container's quota grant. 1 where a thread already has whole networks to itself.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    ValueError
+        For a ``FASTNN_NUM_THREADS`` that is not a whole number from 1 to 1024.
+
+    Examples
+    --------
+    >>> get_num_threads() >= 1
+    True
     """
     if _one_thread.get():
         return 1

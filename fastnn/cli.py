@@ -10,7 +10,6 @@ import argparse
 import csv
 import os
 import sys
-import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -321,9 +320,7 @@ def _study(arguments: argparse.Namespace) -> None:
         for name in names:
             taken = parts if arguments.name != _ALL or studies.takes_data(name) else None
             numbers = studies.run(name, taken, seed=arguments.seed)
-            print(f"{name}: {studies.STUDIES[name]}", numbers.summary(), sep="\n\n", end="\n\n")
-            for finding in numbers.findings():
-                print(textwrap.fill(finding, 100, initial_indent="- ", subsequent_indent="  "))
+            print(f"{name}: {studies.STUDIES[name]}", numbers, sep="\n\n")
             if arguments.out:
                 with _saving(arguments.out):
                     paths = numbers.save(arguments.out, arguments.language)

@@ -24,6 +24,7 @@ from .image_transforms import (
     Transform,
     VerticalFlip,
 )
+from .words import Words
 
 if TYPE_CHECKING:
     from .augment import Compose
@@ -41,6 +42,7 @@ def preview(
     seed: int = 0,
     shape: Sequence[int] | None = None,
     path: str | os.PathLike | None = None,
+    language: str = "en",
 ) -> Any:
     """Draw a contact sheet: images as they are, and what becomes of each in epochs 0, 1, 2, ...
 
@@ -57,6 +59,7 @@ def preview(
         For flattened rows, where ``augment`` is not given.
     path : path, optional
         A file to write, of a kind that matplotlib knows by its ending, say ".png".
+    language : "en" or "ko", default "en"
 
     Returns
     -------
@@ -82,6 +85,7 @@ def preview(
 
     checks.positive_int("images", images)
     checks.positive_int("epochs", epochs)
+    say = Words(language)
     array = arrays.on_host("X", X)
     if augment is not None and not isinstance(augment, Compose):
         raise TypeError(f"augment is {augment!r}; expected an augment.Compose")
@@ -94,15 +98,16 @@ def preview(
         chains = {_name(t): Compose([t]) for t in _examples(shown)}
         rows = [(name, n % len(shown), chain) for n, (name, chain) in enumerate(chains.items())]
     else:
-        rows = [(f"image {n}", n, chain) for n in range(min(images, len(shown)))]
+        rows = [(say("image {number}", number=n), n, chain) for n in range(min(images, len(shown)))]
     _check_values(shown[[n for _, n, _ in rows]], maximum)
     sheet = [
         (name, [shown[n], *(_changed(c, shown, n, seed, epoch) for epoch in range(epochs))])
         for name, n, c in rows
     ]
-    figure = _draw(sheet, maximum)
-    if path is not None:
-        figures.save(figure, path)
+    with figures.lettering(say):
+        figure = _draw(sheet, maximum, say)
+        if path is not None:
+            figures.save(figure, path)
     return figure
 
 
@@ -147,7 +152,7 @@ def _changed(chain: Compose, images: np.ndarray, number: int, seed: int, epoch: 
     return chain(one, seed=seed, epoch=epoch, samples=[number])[0]
 
 
-def _draw(sheet: list[tuple[str, list[np.ndarray]]], maximum: float) -> Any:
+def _draw(sheet: list[tuple[str, list[np.ndarray]]], maximum: float, say: Words) -> Any:
     rows, columns = len(sheet), len(sheet[0][1])
     height, width = sheet[0][1][0].shape[:2]
     tall = min(2.0, max(0.5, height / width)) * _INCHES
@@ -161,7 +166,7 @@ def _draw(sheet: list[tuple[str, list[np.ndarray]]], maximum: float) -> Any:
         places[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
     axes[0, 0].set_title("X", fontsize=8)
     for epoch, place in enumerate(axes[0, 1:]):
-        place.set_title(f"epoch {epoch}", fontsize=8)
+        place.set_title(say("epoch {epoch}", epoch=epoch), fontsize=8)
     left, top = _LABELS / size[0], 1.0 - _TITLES / size[1]
     figure.subplots_adjust(left, 0.01, 0.99, top, wspace=0.06, hspace=0.06)
     return figure

@@ -121,7 +121,7 @@ def load(path: str | PathLike[str], label: str | None = None, part: str = "all")
         raise ValueError(f"{path}: no labels found beside the images")
     y, names = _as_targets(labels)
     checks.same_rows(f"{path}: inputs", inputs, "labels", y)
-    return Dataset(_as_inputs(inputs), y, classes or names)
+    return Dataset(as_inputs(inputs), y, classes or names)
 
 
 def load_inputs(
@@ -146,7 +146,7 @@ def load_inputs(
     array([[1., 2.],
            [3., 4.]])
     """
-    return _as_inputs(_read(path, label, part, labelled=False)[0])
+    return as_inputs(_read(path, label, part, labelled=False)[0])
 
 
 def split(
@@ -268,7 +268,25 @@ def _read(
     return *data_files.read_idx_pair(path), None
 
 
-def _as_inputs(values: np.ndarray) -> np.ndarray:
+def as_inputs(values: np.ndarray) -> np.ndarray:
+    """Values as the rows of numbers that a data set has: pixels of uint8 as float32 from 0 to 1.
+
+    Parameters
+    ----------
+    values : array (B, ...)
+
+    Returns
+    -------
+    ndarray, shape (B, I), float32 or float64
+
+    Raises
+    ------
+    TypeError
+        For what is not numbers.
+
+    >>> as_inputs(np.array([[[0, 51], [255, 0]]], np.uint8))
+    array([[0. , 0.2, 1. , 0. ]], dtype=float32)
+    """
     rows = values.reshape(len(values), math.prod(values.shape[1:]))
     if rows.dtype == np.uint8:
         return np.divide(rows, 255, dtype=np.float32)

@@ -21,7 +21,15 @@ Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
 class EpochRows(Protocol):
-    """Rows (N, I) made anew for every epoch."""
+    """Rows (N, I) made anew for every epoch.
+
+    Attributes
+    ----------
+    come_again : bool
+        Whether the arrays of :meth:`of` come again, by turns, with other values.
+    """
+
+    come_again: bool
 
     def of(self, epoch: int, has_next: bool) -> np.ndarray:
         """The rows of an epoch; they may be written over when the next epoch's are asked for.
@@ -56,6 +64,8 @@ def epoch_rows(
 class _CalledRows:
     """Rows made by a function, when they are asked for."""
 
+    come_again = False
+
     def __init__(self, augment: Augment, model: Sequential, x: np.ndarray, seed: int) -> None:
         self._augment, self._model, self._x, self._seed = augment, model, x, seed
 
@@ -79,25 +89,29 @@ class _CalledRows:
 class _RowsAhead:
     """Images augmented by another thread while the epoch before is trained on; two buffers."""
 
+    come_again = True
+
     def __init__(self, augment: Compose, data: TrainingData, seed: int, backend: Backend) -> None:
         self._augment, self._seed, self._backend = augment, seed, backend
         self._images = augment.images("X", arrays.to_host("X", data.x), data.row_shape)
         self._buffers: list[np.ndarray] = []
+        self._rows: list[np.ndarray] = []
         self._ahead: _Epoch | None = None
 
     def of(self, epoch: int, has_next: bool) -> np.ndarray:
         if not self._buffers:
             self._buffers = [np.empty_like(self._images) for _ in range(2)]
+            self._rows = [buffer.reshape(len(buffer), -1) for buffer in self._buffers]
         if self._ahead is None or self._ahead.number != epoch:
             self.close()
             self._ahead = self._epoch(epoch)
             self._ahead.make()
-        rows = self._ahead.result()
+        self._ahead.wait()
         self._ahead = None
         if has_next:
             self._ahead = self._epoch(epoch + 1)
             self._ahead.start()
-        return rows.reshape(len(rows), -1)
+        return self._rows[epoch % 2]
 
     def _epoch(self, number: int) -> _Epoch:
         images, out = self._images, self._buffers[number % 2]
@@ -150,12 +164,11 @@ class _Epoch:
         finally:
             self._done.set()
 
-    def result(self) -> np.ndarray:
-        """The images, when they are done."""
+    def wait(self) -> None:
+        """Wait until they are done; raise what went wrong."""
         self._join()
         if self._error is not None:
             raise self._error
-        return self._out
 
     def stop(self) -> None:
         self._stopped = True

@@ -21,6 +21,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 _HANGUL = (
     "Noto Sans CJK KR",
     "Noto Sans KR",
+    "Noto Sans CJK JP",  # of Noto Sans CJK in one file, older matplotlib sees the first face only
     "NanumGothic",
     "Malgun Gothic",
     "Apple SD Gothic Neo",
@@ -63,10 +64,10 @@ def lettering(say: Words) -> Iterator[None]:
 
     Where a font has Korean letters they are there in every language: data may have such names.
     """
-    matplotlib = optional.require("matplotlib", extra="plot")
+    styles = optional.require("matplotlib.style", extra="plot")
     manager = optional.require("matplotlib.font_manager", extra="plot")
     hangul = [_hangul_font()] if say.language == "ko" else _known(manager)[:1]
-    style = {
+    own = {
         "axes.prop_cycle": optional.require("cycler", extra="plot").cycler(color=COLOURS),
         "axes.spines.top": False,
         "axes.spines.right": False,
@@ -75,7 +76,7 @@ def lettering(say: Words) -> Iterator[None]:
         "font.size": 9,
         "legend.frameon": False,
     }
-    with matplotlib.rc_context(style):
+    with styles.context(["default", own]):
         yield
 
 

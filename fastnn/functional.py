@@ -176,6 +176,16 @@ def linear_backward(
 def relu(x: ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
     """The positive part of each element.
 
+    Parameters
+    ----------
+    x : array_like
+    out : ndarray of x's shape, optional
+        Where to write; may be ``x`` itself.
+
+    Returns
+    -------
+    ndarray of x's shape
+
     >>> relu([-1.0, 2.0])
     array([0., 2.])
     """
@@ -185,7 +195,7 @@ def relu(x: ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
 def leaky_relu(
     x: ArrayLike, negative_slope: float = 0.01, out: np.ndarray | None = None
 ) -> np.ndarray:
-    """x where positive, elsewhere ``negative_slope`` x.
+    """x where positive, elsewhere ``negative_slope`` x (Maas et al. 2013); see :func:`relu`.
 
     >>> leaky_relu([-1.0, 2.0], 0.5)
     array([-0.5,  2. ])
@@ -194,7 +204,9 @@ def leaky_relu(
 
 
 def elu(x: ArrayLike, alpha: float = 1.0, out: np.ndarray | None = None) -> np.ndarray:
-    """x where positive, elsewhere ``alpha`` (exp(x) - 1) (Clevert et al. 2016, eq. 15).
+    """x where positive, elsewhere ``alpha`` (exp(x) - 1).
+
+    Source: Clevert et al. 2016, eq. 15. ``x`` and ``out`` are those of :func:`relu`.
 
     >>> elu([0.0, 2.0])
     array([0., 2.])
@@ -204,6 +216,8 @@ def elu(x: ArrayLike, alpha: float = 1.0, out: np.ndarray | None = None) -> np.n
 
 def selu(x: ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
     """A scaled ELU that keeps mean 0 and variance 1 (Klambauer et al. 2017, eq. 2).
+
+    Parameters and result are those of :func:`relu`.
 
     >>> selu([0.0, 1.0]).round(4)
     array([0.    , 1.0507])
@@ -221,6 +235,15 @@ def gelu(x: ArrayLike, approximate: str = "none", out: np.ndarray | None = None)
         The error function, or the paper's formula with tanh.
     out : ndarray of x's shape, optional
 
+    Returns
+    -------
+    ndarray of x's shape
+
+    Raises
+    ------
+    ValueError
+        For another approximation.
+
     >>> gelu([0.0, 1.0]).round(4)
     array([0.    , 0.8413])
     """
@@ -229,7 +252,7 @@ def gelu(x: ArrayLike, approximate: str = "none", out: np.ndarray | None = None)
 
 
 def silu(x: ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
-    """x sigmoid(x) (Elfwing et al. 2018, eq. 9).
+    """x sigmoid(x) (Elfwing et al. 2018, eq. 9); see :func:`relu`.
 
     >>> silu([0.0, 1.0]).round(4)
     array([0.    , 0.7311])
@@ -238,7 +261,7 @@ def silu(x: ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
 
 
 def sigmoid(x: ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
-    """1 / (1 + exp(-x)), without overflow.
+    """1 / (1 + exp(-x)), without overflow; see :func:`relu`.
 
     >>> sigmoid([-1000.0, 0.0])
     array([0. , 0.5])
@@ -247,7 +270,7 @@ def sigmoid(x: ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
 
 
 def tanh(x: ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
-    """The hyperbolic tangent of each element.
+    """The hyperbolic tangent of each element; see :func:`relu`.
 
     >>> tanh([0.0, 1000.0])
     array([0., 1.])
@@ -258,7 +281,7 @@ def tanh(x: ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
 def softplus(
     x: ArrayLike, beta: float = 1.0, threshold: float = 20.0, out: np.ndarray | None = None
 ) -> np.ndarray:
-    """log(1 + exp(beta x)) / beta, and x where beta x > threshold.
+    """log(1 + exp(beta x)) / beta, and x where beta x > threshold; see :func:`relu`.
 
     >>> softplus([0.0, 1000.0]).round(4)
     array([6.931e-01, 1.000e+03])
@@ -275,6 +298,10 @@ def prelu(x: ArrayLike, slope: ArrayLike, out: np.ndarray | None = None) -> np.n
     slope : array_like, shape (1,) or (O,)
         One for all columns, or one a column.
     out : ndarray, shape (B, O), optional
+
+    Returns
+    -------
+    ndarray, shape (B, O)
 
     >>> prelu([[-1.0, 2.0]], [0.5])
     array([[-0.5,  2. ]])
@@ -375,6 +402,10 @@ def softmax(x: ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
     x : array_like, shape (B, O)
     out : ndarray, shape (B, O), optional
 
+    Returns
+    -------
+    ndarray, shape (B, O)
+
     >>> softmax([[0.0, 0.0]])
     array([[0.5, 0.5]])
     """
@@ -397,6 +428,10 @@ def softmax_backward(y: ArrayLike, grad: ArrayLike, out: np.ndarray | None = Non
         The gradient by it.
     out : ndarray, shape (B, O), optional
         Where to write; may be ``grad`` itself.
+
+    Returns
+    -------
+    ndarray, shape (B, O)
 
     >>> softmax_backward([[0.5, 0.5]], [[1.0, 0.0]])
     array([[ 0.25, -0.25]])
@@ -507,7 +542,7 @@ def mae(
     sample_weight: ArrayLike | None = None,
     out: np.ndarray | None = None,
 ) -> tuple[float, np.ndarray]:
-    """The mean absolute error of all elements, and its gradient by the outputs; see `mse`.
+    """The mean absolute error of all elements, and its gradient by the outputs; see :func:`mse`.
 
     >>> mae([[3.0]], [1.0])
     (2.0, array([[1.]]))
@@ -522,7 +557,7 @@ def huber(
     delta: float = 1.0,
     out: np.ndarray | None = None,
 ) -> tuple[float, np.ndarray]:
-    """Half the squared error up to ``delta``, linear beyond (Huber 1964); see `mse`.
+    """Half the squared error up to ``delta``, linear beyond (Huber 1964); see :func:`mse`.
 
     >>> huber([[3.0]], [1.0])
     (1.5, array([[1.]]))
@@ -536,7 +571,7 @@ def poisson(
     sample_weight: ArrayLike | None = None,
     out: np.ndarray | None = None,
 ) -> tuple[float, np.ndarray]:
-    """exp(output) - target output, for counts whose logarithm is predicted; see `mse`.
+    """exp(output) - target output, for counts whose logarithm is predicted; see :func:`mse`.
 
     >>> poisson([[0.0]], [3.0])
     (1.0, array([[-2.]]))
@@ -637,7 +672,7 @@ def batch_norm_predict(
     eps: float = 1e-5,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Normalise each column by a mean and a variance that are given; see `batch_norm`.
+    """Normalise each column by a mean and a variance that are given; see :func:`batch_norm`.
 
     >>> batch_norm_predict([[5.0]], [2.0], [9.0], [1.0], [0.0], eps=0.0)
     array([[1.]])

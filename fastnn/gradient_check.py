@@ -44,6 +44,8 @@ def check_gradients(
         What each number is moved by, either way.
     elements : int, default 50
         The most elements of an array that are tried, chosen at random.
+    seed : int, default 0
+        Of that choice.
 
     Returns
     -------
@@ -52,7 +54,7 @@ def check_gradients(
 
     Raises
     ------
-    GradientError
+    AssertionError
         Where an error is above 1e-6; the message names the element.
     ValueError
         For a network that is not float64.

@@ -115,7 +115,7 @@ class History(Mapping[str, list[float]]):
         return plot(self, path, language)
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """What a checkpoint keeps, for :meth:`load`."""
         return {"history": _to_text(self._lists), "updates": _to_text(self.updates)}
 
     def load(self, state: Mapping[str, Any]) -> None:

@@ -73,8 +73,15 @@ class Pointwise(Transform, ABC):
 
 @dataclass(frozen=True)
 class HorizontalFlip(Geometric):
-    """Left and right exchanged, with probability ``p``.
+    """Left and right exchanged, with some probability.
 
+    Parameters
+    ----------
+    p : float, default 0.5
+        The probability, from 0 to 1.
+
+    Examples
+    --------
     >>> import fastnn
     >>> image = np.array([[[1, 2, 3]]], np.uint8)
     >>> fastnn.augment.Compose([HorizontalFlip(p=1.0)])(image)
@@ -95,7 +102,19 @@ class HorizontalFlip(Geometric):
 
 @dataclass(frozen=True)
 class VerticalFlip(Geometric):
-    """Top and bottom exchanged, with probability ``p``."""
+    """Top and bottom exchanged, with some probability.
+
+    Parameters
+    ----------
+    p : float, default 0.5
+        The probability, from 0 to 1.
+
+    Examples
+    --------
+    >>> import fastnn
+    >>> fastnn.augment.Compose([VerticalFlip(p=1.0)])(np.array([[[1], [2]]], np.uint8)).ravel()
+    array([2, 1], dtype=uint8)
+    """
 
     p: float = 0.5
     words = 1
@@ -117,6 +136,13 @@ class RandomCrop(Geometric):
     ----------
     padding : int
         Pixels on each side.
+
+    Examples
+    --------
+    >>> import fastnn
+    >>> crop = fastnn.augment.Compose([RandomCrop(padding=1)])
+    >>> crop(np.ones((1, 3, 3), np.uint8)).shape
+    (1, 3, 3)
     """
 
     padding: int
@@ -143,6 +169,14 @@ class Shift(Geometric):
     fraction : float or (float, float), optional
         The same as shares of the height and the width, from 0 to 1, rounded down to pixels. One of
         the two must be given.
+
+    Examples
+    --------
+    >>> import fastnn
+    >>> shift = fastnn.augment.Compose([Shift(pixels=(0, 1))])
+    >>> image = np.array([[[1, 2, 3]]], np.uint8)
+    >>> sorted({tuple(shift(image, epoch=epoch).ravel().tolist()) for epoch in range(20)})
+    [(0, 1, 2), (1, 2, 3), (2, 3, 0)]
     """
 
     pixels: int | tuple[int, int] | None = None
@@ -181,6 +215,14 @@ class Rotation(Geometric):
     ----------
     degrees : float or (float, float)
         The least and the greatest angle; one number stands for (-degrees, degrees).
+
+    Examples
+    --------
+    >>> import fastnn
+    >>> turn = fastnn.augment.Compose([Rotation((90.0, 90.0))])
+    >>> turn(np.array([[[1, 2], [3, 4]]], np.uint8))
+    array([[[2, 4],
+            [1, 3]]], dtype=uint8)
     """
 
     degrees: Range
@@ -212,6 +254,13 @@ class RandomResizedCrop(Geometric):
         The box's share of the area.
     ratio : (float, float), default (3/4, 4/3)
         Its width divided by its height, uniform in the logarithm.
+
+    Examples
+    --------
+    >>> import fastnn
+    >>> crop = fastnn.augment.Compose([RandomResizedCrop(scale=(0.5, 1.0))])
+    >>> crop(np.ones((1, 8, 8), np.uint8)).shape
+    (1, 8, 8)
     """
 
     scale: tuple[float, float] = (0.08, 1.0)
@@ -338,6 +387,13 @@ class _PartOfColorJitter(Pointwise):
 class Brightness(_PartOfColorJitter):
     """:class:`ColorJitter` of the brightness alone.
 
+    Parameters
+    ----------
+    brightness : float or (float, float)
+        As there.
+
+    Examples
+    --------
     >>> import fastnn
     >>> fastnn.augment.Compose([Brightness((2.0, 2.0))])(np.array([[[1, 100, 200]]], np.uint8))
     array([[[  2, 200, 255]]], dtype=uint8)
@@ -348,7 +404,19 @@ class Brightness(_PartOfColorJitter):
 
 @dataclass(frozen=True)
 class Contrast(_PartOfColorJitter):
-    """:class:`ColorJitter` of the contrast alone."""
+    """:class:`ColorJitter` of the contrast alone.
+
+    Parameters
+    ----------
+    contrast : float or (float, float)
+        As there.
+
+    Examples
+    --------
+    >>> import fastnn
+    >>> fastnn.augment.Compose([Contrast((2.0, 2.0))])(np.array([[[90, 110]]], np.uint8))
+    array([[[ 80, 120]]], dtype=uint8)
+    """
 
     contrast: Range
 
@@ -367,6 +435,13 @@ class RandomErasing(Pointwise):
         Its width divided by its height, uniform in the logarithm.
     value : float, default 0
         As a share of the maximum.
+
+    Examples
+    --------
+    >>> import fastnn
+    >>> erased = fastnn.augment.Compose([RandomErasing(p=1.0)])(np.full((1, 8, 8), 9, np.uint8))
+    >>> np.unique(erased)
+    array([0, 9], dtype=uint8)
     """
 
     p: float = 0.5
@@ -409,6 +484,13 @@ class GaussianNoise(Pointwise):
         values, up to 4.3 sigma.
     clip : bool, default True
         Limit values to [0, maximum] afterwards.
+
+    Examples
+    --------
+    >>> import fastnn
+    >>> noisy = fastnn.augment.Compose([GaussianNoise(sigma=0.1)])(np.full((1, 64, 64), 0.5))
+    >>> bool(abs(noisy.std() - 0.1) < 0.01)
+    True
     """
 
     mean: float = 0.0

@@ -48,7 +48,7 @@ def glorot_uniform(
 def glorot_normal(
     generator: np.random.Generator, shape: tuple[int, int], dtype: DTypeLike = "float32"
 ) -> np.ndarray:
-    """Normal with variance 2 / (I + O); parameters and source as `glorot_uniform`.
+    """Normal with variance 2 / (I + O); see :func:`glorot_uniform`.
 
     >>> glorot_normal(np.random.Generator(np.random.Philox(0)), (3, 2), "float64").dtype
     dtype('float64')
@@ -60,7 +60,7 @@ def glorot_normal(
 def he_uniform(
     generator: np.random.Generator, shape: tuple[int, int], dtype: DTypeLike = "float32"
 ) -> np.ndarray:
-    """Uniform in ±sqrt(6 / I): variance 2 / I; parameters as `glorot_uniform`.
+    """Uniform in ±sqrt(6 / I): variance 2 / I; see :func:`glorot_uniform`.
 
     Source: He, Zhang, Ren and Sun, 2015, "Delving deep into rectifiers", equation 10.
 
@@ -74,7 +74,7 @@ def he_uniform(
 def he_normal(
     generator: np.random.Generator, shape: tuple[int, int], dtype: DTypeLike = "float32"
 ) -> np.ndarray:
-    """Normal with variance 2 / I; parameters as `glorot_uniform`, source as `he_uniform`.
+    """Normal with variance 2 / I; see :func:`he_uniform`.
 
     >>> he_normal(np.random.Generator(np.random.Philox(0)), (3, 2)).dtype
     dtype('float32')
@@ -86,7 +86,7 @@ def he_normal(
 def lecun_uniform(
     generator: np.random.Generator, shape: tuple[int, int], dtype: DTypeLike = "float32"
 ) -> np.ndarray:
-    """Uniform in ±sqrt(3 / I): variance 1 / I; parameters as `glorot_uniform`.
+    """Uniform in ±sqrt(3 / I): variance 1 / I; see :func:`glorot_uniform`.
 
     Source: LeCun, Bottou, Orr and Müller, 1998, "Efficient BackProp", equation 16.
 
@@ -100,7 +100,7 @@ def lecun_uniform(
 def lecun_normal(
     generator: np.random.Generator, shape: tuple[int, int], dtype: DTypeLike = "float32"
 ) -> np.ndarray:
-    """Normal with variance 1 / I, as SELU wants it; parameters and source as `lecun_uniform`.
+    """Normal with variance 1 / I, as SELU wants it; see :func:`lecun_uniform`.
 
     >>> lecun_normal(np.random.Generator(np.random.Philox(0)), (3, 2)).dtype
     dtype('float32')
@@ -112,7 +112,7 @@ def lecun_normal(
 def zeros(
     generator: np.random.Generator, shape: tuple[int, int], dtype: DTypeLike = "float32"
 ) -> np.ndarray:
-    """All zeros; draws nothing from the generator. Parameters as `glorot_uniform`.
+    """All zeros; draws nothing from the generator. See :func:`glorot_uniform`.
 
     >>> zeros(np.random.Generator(np.random.Philox(0)), (1, 2))
     array([[0., 0.]], dtype=float32)
@@ -139,6 +139,14 @@ RECTIFIERS = ("relu", "leaky_relu", "prelu", "elu", "gelu", "gelu_tanh", "silu",
 def resolve(initialiser: str | Initialiser) -> Initialiser:
     """The initialiser of that name; a function comes back as it is.
 
+    Parameters
+    ----------
+    initialiser : str or callable
+
+    Returns
+    -------
+    callable
+
     Raises
     ------
     ValueError
@@ -159,6 +167,15 @@ def default_for(activation: str) -> str:
 
     He for those that pass one side and damp the other, LeCun for SELU (Klambauer et al., 2017,
     "Self-normalizing neural networks"), Glorot for the others.
+
+    Parameters
+    ----------
+    activation : str
+        Such as "relu"; "identity" for none.
+
+    Returns
+    -------
+    str
 
     >>> default_for("relu"), default_for("selu"), default_for("tanh")
     ('he_uniform', 'lecun_normal', 'glorot_uniform')

@@ -351,7 +351,13 @@ class _Fixed(Activation):
 
 
 class Identity(_Fixed):
-    """x itself."""
+    """x itself.
+
+    Examples
+    --------
+    >>> Identity()([[-1.0, 2.0]])
+    array([[-1.,  2.]])
+    """
 
 
 class Sigmoid(_Fixed):
@@ -394,13 +400,25 @@ class ReLU(_Fixed):
 
 
 class SELU(_Fixed):
-    """A scaled ELU that keeps mean 0 and variance 1 from layer to layer (Klambauer et al. 2017)."""
+    """A scaled ELU that keeps mean 0 and variance 1 from layer to layer (Klambauer et al. 2017).
+
+    Examples
+    --------
+    >>> SELU()([[0.0, 1.0]]).round(4)
+    array([[0.    , 1.0507]])
+    """
 
     formula = "selu"
 
 
 class SiLU(_Fixed):
-    """x sigmoid(x) (Elfwing et al. 2018)."""
+    """x sigmoid(x) (Elfwing et al. 2018).
+
+    Examples
+    --------
+    >>> SiLU()([[0.0, 1.0]]).round(4)
+    array([[0.    , 0.7311]])
+    """
 
     formula = "silu"
 
@@ -447,6 +465,12 @@ class GELU(Activation):
     Parameters
     ----------
     approximate : "none" or "tanh", default "none"
+        The error function, or the paper's formula with tanh.
+
+    Examples
+    --------
+    >>> GELU()([[0.0, 1.0]]).round(4)
+    array([[0.    , 0.8413]])
     """
 
     def __init__(self, approximate: str = "none") -> None:
@@ -571,6 +595,19 @@ class Dropout(Layer):
         The share that is dropped, from 0 to below 1.
     seed : int, default 0
         Of the masks of a layer that is called by itself; ``fit`` uses its own seed.
+
+    Raises
+    ------
+    ValueError
+        For a ``p`` outside of [0, 1).
+
+    Examples
+    --------
+    >>> dropout = Dropout(0.5)
+    >>> sorted(set(dropout(np.ones((8, 8))).ravel().tolist()))
+    [0.0, 2.0]
+    >>> bool((dropout.eval()(np.ones((8, 8))) == 1.0).all())
+    True
     """
 
     def __init__(self, p: float = 0.5, seed: int = 0) -> None:
@@ -579,7 +616,13 @@ class Dropout(Layer):
         self.draw(self.seed, epoch=0, step=0, layer=0)
 
     def draw(self, seed: int, epoch: int, step: int, layer: int) -> None:
-        """Take the next mask from this place; each call moves it a step on."""
+        """Take the next mask from this place; each call moves it a step on.
+
+        Parameters
+        ----------
+        seed, epoch, step, layer : int
+            What a mask depends on, besides the element's place.
+        """
         self._mask = DropoutUse(self.p, layer, seed, epoch, step)
 
     def forward(self, x: np.ndarray) -> np.ndarray:
@@ -620,6 +663,11 @@ class BatchNorm1d(Layer):
     weight, bias : ndarray (features,)
         Scale and shift, learned.
     running_mean, running_var : ndarray (features,)
+
+    Examples
+    --------
+    >>> BatchNorm1d(1, eps=1e-12)(np.array([[1.0], [3.0]], np.float32)).ravel()
+    array([-1.,  1.], dtype=float32)
     """
 
     weight, bias = _named("weight"), _named("bias")
@@ -699,7 +747,17 @@ class Standardize(Layer):
     Parameters
     ----------
     mean, scale : array (I,)
-        :meth:`fit` takes them from data.
+        In the unit of the inputs; :meth:`fit` takes them from data.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For shapes that differ, what is not finite, or a scale that is not above 0.
+
+    Examples
+    --------
+    >>> Standardize([2.0], [0.5])([[3.0]])
+    array([[2.]], dtype=float32)
     """
 
     mean, inverse_scale = _named("mean"), _named("inverse_scale")
@@ -729,6 +787,19 @@ class Standardize(Layer):
         """A layer that gives the columns of ``X`` mean 0 and deviation 1.
 
         A column that never changes is only shifted.
+
+        Parameters
+        ----------
+        X : array (B, I)
+
+        Returns
+        -------
+        Standardize
+
+        Raises
+        ------
+        ValueError, TypeError
+            For no rows, NaN or infinity, or what is not numbers.
 
         Examples
         --------
@@ -773,7 +844,13 @@ class Standardize(Layer):
 
 
 class Flatten(Layer):
-    """Makes each row one-dimensional."""
+    """Makes each row one-dimensional.
+
+    Examples
+    --------
+    >>> Flatten()(np.zeros((5, 8, 8))).shape
+    (5, 64)
+    """
 
     def __call__(self, x: ArrayLike) -> np.ndarray:
         array = arrays.on_host("x", x)

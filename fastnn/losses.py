@@ -100,13 +100,18 @@ class Loss:
         loss : float
         grad : ndarray (B, O)
             A CuPy array where the outputs lie on a GPU.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For shapes that do not fit, or targets that the loss cannot take.
         """
         return self._measure(outputs, targets, sample_weight, gradient=True, out=out)
 
     def value(
         self, outputs: ArrayLike, targets: ArrayLike, sample_weight: ArrayLike | None = None
     ) -> float:
-        """The loss alone."""
+        """The loss alone, a float; arguments and errors are those of a call."""
         return self._measure(outputs, targets, sample_weight, gradient=False)[0]
 
     def _measure(self, outputs, targets, sample_weight, gradient: bool, out=None):

@@ -130,7 +130,7 @@ def mean_squared_error(outputs: ArrayLike, targets: ArrayLike) -> float:
 
 @_quietly
 def mean_absolute_error(outputs: ArrayLike, targets: ArrayLike) -> float:
-    """The mean over all elements of |output - target|; parameters as `mean_squared_error`.
+    """The mean over all elements of |output - target|; see :func:`mean_squared_error`.
 
     >>> mean_absolute_error([1.0, 4.0], [0.0, 2.0])
     1.5
@@ -185,6 +185,14 @@ SMALLER_IS_BETTER = ("loss", "mean_squared_error", "mean_absolute_error")
 def resolve(metric: str | Metric) -> Metric:
     """The metric of that name; a function comes back as it is.
 
+    Parameters
+    ----------
+    metric : str or callable
+
+    Returns
+    -------
+    callable
+
     Raises
     ------
     ValueError
@@ -203,6 +211,10 @@ def larger_is_better(monitor: str) -> bool:
     ----------
     monitor : str
         "loss" or a metric's name, with "val_" in front for the validation data's.
+
+    Returns
+    -------
+    bool
 
     Raises
     ------

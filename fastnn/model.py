@@ -147,7 +147,21 @@ class Sequential:
     # -- layer by layer --
 
     def __call__(self, x: ArrayLike) -> np.ndarray:
-        """Outputs (B, O), layer by layer; what ``backward`` needs is kept."""
+        """The outputs, layer by layer; what :meth:`backward` needs is kept.
+
+        Parameters
+        ----------
+        x : array (B, I)
+
+        Returns
+        -------
+        ndarray (B, O)
+
+        Raises
+        ------
+        ValueError, TypeError
+            For another width, or what is not numbers.
+        """
         array = arrays.on_host("x", x)
         if array.ndim > 2 and any(isinstance(layer, Flatten) for layer in self.layers):
             array = array.reshape(len(array), -1)
@@ -160,7 +174,26 @@ class Sequential:
         return values
 
     def backward(self, grad: ArrayLike) -> np.ndarray:
-        """The gradient by the inputs; fills ``grads`` for the rows of the last call."""
+        """The gradient by the inputs; fills ``grads`` for the rows of the last call.
+
+        Parameters
+        ----------
+        grad : array (B, O)
+            The gradient of the loss by the outputs, as a :class:`Loss` gives it.
+
+        Returns
+        -------
+        ndarray (B, I)
+
+        Examples
+        --------
+        >>> import fastnn
+        >>> model = Sequential(fastnn.Linear(3, 2, init="zeros"))
+        >>> loss, grad = fastnn.CrossEntropyLoss()(model([[1.0, 2.0, 3.0]]), np.array([0]))
+        >>> grad_x = model.backward(grad)
+        >>> model[0].grad_weight[:, 0]
+        array([-0.5, -1. , -1.5], dtype=float32)
+        """
         values = np.ascontiguousarray(checks.as_matrix("grad", grad), self.dtype)
         for layer in reversed(self.layers):
             values = layer.backward(values)
@@ -188,7 +221,30 @@ class Sequential:
         return int(self.arena.flat.size)
 
     def plan(self, batch_size: int = 32, optimizer: optim.Optimizer | str = "adam") -> Plan:
-        """The plan that ``fit`` would run; ``print`` shows operations, flops, bytes and threads."""
+        """The plan that ``fit`` would run; ``print`` shows operations, flops, bytes and threads.
+
+        Parameters
+        ----------
+        batch_size : int, default 32
+            Rows a step.
+        optimizer : Optimizer or str, default "adam"
+
+        Returns
+        -------
+        Plan
+
+        Raises
+        ------
+        ValueError, TypeError
+            For an unknown optimizer, or a network with a layer that is not one of fastnn's own.
+
+        Examples
+        --------
+        >>> import fastnn
+        >>> plan = Sequential(fastnn.Linear(3, 2), fastnn.ReLU()).plan(optimizer="sgd")
+        >>> [row.op for row in plan.chunk]
+        ['weigh', 'gather', 'linear', 'loss', 'multiply', 'check', 'linear_grad_weight']
+        """
         batch_rows = checks.positive_int("batch_size", batch_size)
         update = optim.as_optimizer(optimizer).formula
         loss = self.loss or CrossEntropyLoss()
@@ -265,6 +321,17 @@ class Sequential:
         ndarray (B, O), or CuPy array where X lies on a GPU
             Logits, where the network ends in a Linear. A row's result has the same bits in any
             batch.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For a wrong shape, no rows, NaN or infinity, or an unknown device.
+
+        Examples
+        --------
+        >>> import fastnn
+        >>> Sequential(fastnn.Linear(3, 2, init="zeros")).predict([[1.0, 2.0, 3.0]])
+        array([[0., 0.]], dtype=float32)
         """
         if device is None and type(X) is np.ndarray and X.ndim == 2 and len(X) <= FEW_ROWS:
             outputs = self._predictor()(X)
@@ -318,15 +385,31 @@ class Sequential:
         return np.concatenate(parts)
 
     def predict_proba(self, X: ArrayLike, *, device: str | None = None) -> np.ndarray:
-        """Probabilities of the classes, (B, O), rows adding up to 1 after a cross-entropy.
+        """Probabilities of the classes.
 
-        A network with one output, trained on a binary cross-entropy, gives two columns. Parameters
-        are those of :meth:`predict`, and the result lies where its does.
+        A network with one output, trained on a binary cross-entropy, gives two columns.
+
+        Parameters
+        ----------
+        X, device
+            As in :meth:`predict`.
+
+        Returns
+        -------
+        ndarray (B, O), or CuPy array where X lies on a GPU
+            Rows add up to 1 after a cross-entropy.
 
         Raises
         ------
         ValueError
             Where neither the last layer nor the loss of the last ``fit`` says what outputs mean.
+
+        Examples
+        --------
+        >>> import fastnn
+        >>> model = Sequential(fastnn.Linear(3, 2, init="zeros"), fastnn.Softmax())
+        >>> model.predict_proba([[1.0, 2.0, 3.0]])
+        array([[0.5, 0.5]], dtype=float32)
         """
         outputs, last = self.predict(X, device=device), self.layers[-1]
         backend = backends.for_array(outputs)
@@ -372,6 +455,18 @@ class Sequential:
         -------
         dict
             ``{"loss": ..., "accuracy": ...}``
+
+        Raises
+        ------
+        ValueError, TypeError
+            For data that do not fit the network or the loss, or unknown names.
+
+        Examples
+        --------
+        >>> import fastnn
+        >>> model = Sequential(fastnn.Linear(1, 1, init="zeros"))
+        >>> model.evaluate([[1.0], [2.0]], [1.0, 3.0])
+        {'loss': 5.0}
         """
         chosen = losses.as_loss(loss or self.loss, y)
         evaluation = Evaluation(self, TrainingData(self, X, y, chosen, sample_weight), metrics)
@@ -455,7 +550,17 @@ class Sequential:
         ----------
         path : path
             In the safetensors layout; written aside and renamed, so that a file that was there is
-            whole until the new one is.
+            whole until the new one is. :func:`fastnn.load` reads it.
+
+        Raises
+        ------
+        OSError
+            Where it cannot be written.
+
+        Examples
+        --------
+        >>> import fastnn
+        >>> Sequential(fastnn.Linear(2, 3)).save("model.safetensors")
         """
         tensors, metadata = self.state()
         model_files.save_tensors(path, tensors, metadata)

@@ -367,7 +367,23 @@ class SGD(Optimizer):
 
 
 class Momentum(SGD):
-    """SGD with momentum 0.9 by default; see :class:`SGD`."""
+    """SGD with a velocity: v = momentum v + (1 - dampening) grad; weight -= lr v (Polyak 1964).
+
+    Parameters
+    ----------
+    lr, dampening, weight_decay : float, default 1e-3, 0, 0
+        As in :class:`SGD`.
+    momentum : float, default 0.9
+        Share of the velocity that stays, above 0; the first velocity is the first gradient.
+
+    Examples
+    --------
+    >>> weight, momentum = np.array([1.0]), Momentum(lr=0.1)
+    >>> for _ in range(2):
+    ...     momentum.step([weight], [np.array([1.0])])
+    >>> weight.round(4)
+    array([0.71])
+    """
 
     def __init__(
         self,
@@ -382,7 +398,22 @@ class Momentum(SGD):
 
 
 class Nesterov(SGD):
-    """SGD with Nesterov's momentum, 0.9 by default; see :class:`SGD`."""
+    """Momentum that looks a step ahead: weight -= lr (grad + momentum v) (Sutskever et al. 2013).
+
+    Parameters
+    ----------
+    lr, weight_decay : float, default 1e-3, 0
+        As in :class:`SGD`.
+    momentum : float, default 0.9
+        Share of the velocity v that stays, above 0.
+
+    Examples
+    --------
+    >>> weight = np.array([1.0])
+    >>> Nesterov(lr=0.1).step([weight], [np.array([1.0])])
+    >>> weight.round(4)
+    array([0.81])
+    """
 
     def __init__(self, lr: float = 1e-3, momentum: float = 0.9, weight_decay: float = 0.0) -> None:
         super().__init__(
@@ -405,6 +436,13 @@ class Adagrad(Optimizer):
         What the sum of squares starts from.
     eps : float, default 1e-10
         Added to the root.
+
+    Examples
+    --------
+    >>> weight = np.array([1.0])
+    >>> Adagrad(lr=0.5).step([weight], [np.array([2.0])])
+    >>> weight.round(4)
+    array([0.5])
     """
 
     def __init__(
@@ -444,6 +482,13 @@ class RMSprop(Optimizer):
         Share of the velocity that stays.
     centered : bool, default False
         Divide by the deviation instead of the root mean square (Graves 2013).
+
+    Examples
+    --------
+    >>> weight = np.array([1.0])
+    >>> RMSprop(lr=0.1, alpha=0.75).step([weight], [np.array([2.0])])
+    >>> weight.round(4)
+    array([0.8])
     """
 
     def __init__(
@@ -507,7 +552,22 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay, 0.01 by default (Loshchilov & Hutter 2019)."""
+    """Adam after weight -= lr weight_decay weight (Loshchilov & Hutter 2019).
+
+    Parameters
+    ----------
+    lr, betas, eps
+        As in :class:`Adam`.
+    weight_decay : float, default 1e-2
+        Decoupled: it does not pass through the running averages.
+
+    Examples
+    --------
+    >>> weight = np.array([[1.0]])
+    >>> AdamW(lr=0.1, weight_decay=0.5).step([weight], [np.array([[2.0]])])
+    >>> weight.round(4)
+    array([[0.85]])
+    """
 
     _formula = "adamw"
 

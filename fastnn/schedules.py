@@ -18,7 +18,14 @@ from . import checks, metrics
 
 
 class Schedule(ABC):
-    """What every schedule can do; all but `rates` does nothing unless a schedule has state."""
+    """What every schedule can do; all but ``rates`` does nothing unless a schedule has state.
+
+    >>> class Halves(Schedule):
+    ...     def rates(self, base, first_update, count, updates_per_epoch):
+    ...         return base * 0.5 ** np.arange(first_update, first_update + count)
+    >>> Halves().rates(1.0, 0, 3, 1)
+    array([1.  , 0.5 , 0.25])
+    """
 
     @property
     def monitor(self) -> str | None:

@@ -206,7 +206,7 @@ class Session:
         )
         if self.rows is not None:
             has_next = self.next_epoch + epochs < self.terms.epochs
-            steps.replace_rows(self.rows.of(optimizer.epochs, has_next))
+            steps.replace_rows(self.rows.of(optimizer.epochs, has_next), self.rows.come_again)
         steps.begin(places, rates, epochs)
         try:
             steps.finish(bar)

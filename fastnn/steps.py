@@ -27,7 +27,20 @@ if TYPE_CHECKING:
 
 
 class DivergedError(ArithmeticError):
-    """The loss became NaN or infinite; the model has the weights of the last good step."""
+    """The loss became NaN or infinite; the model has the weights of the last good step.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastnn
+    >>> X, y = np.ones((4, 1)), np.array([1e30, 0.0, 0.0, 0.0])
+    >>> model = fastnn.Sequential(fastnn.Linear(1, 1))
+    >>> try:
+    ...     model.fit(X, y, optimizer=fastnn.SGD(1.0), epochs=10)
+    ... except DivergedError:
+    ...     print(bool(np.isfinite(model[0].weight).all()))
+    True
+    """
 
 
 class EagerWarning(UserWarning):
@@ -100,8 +113,11 @@ class Steps(Protocol):
     @property
     def hits(self) -> np.ndarray: ...
 
-    def replace_rows(self, x: np.ndarray) -> None:
-        """Train on these rows (N, I) from here on, with the targets and weights as they were."""
+    def replace_rows(self, x: np.ndarray, comes_again: bool) -> None:
+        """Train on these rows (N, I) from here on, with the targets and weights as they were.
+
+        ``comes_again`` says whether this very array, with other values, is to come once more.
+        """
 
     def begin(self, places: np.ndarray | None, rates: np.ndarray, epochs: int) -> None:
         """Get epochs ready: the rows in this order, a learning rate for each step of them all."""
@@ -160,6 +176,7 @@ class CompiledSteps:
             chunk_rows=setup.backend.chunk_rows,
         )
         self._run = self._start(data.x)
+        self._kept: list[tuple[np.ndarray, Run]] = []
 
     def _start(self, x: np.ndarray) -> Run:
         setup, data, model = self._setup, self._setup.data, self._setup.model
@@ -174,9 +191,16 @@ class CompiledSteps:
         )
         return setup.runs.start(setup.backend, self._plan, binding)
 
-    def replace_rows(self, x: np.ndarray) -> None:
+    def replace_rows(self, x: np.ndarray, comes_again: bool) -> None:
         self.store()
+        for rows, run in self._kept:
+            if rows is x:
+                self._run = run
+                self.load()
+                return
         self._run = self._start(x)
+        if comes_again and self._run.reads_in_place:
+            self._kept.append((x, self._run))
 
     @property
     def takes_epochs(self) -> bool:
@@ -224,9 +248,9 @@ class EagerSteps:
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
-        self.replace_rows(setup.data.x)
+        self.replace_rows(setup.data.x, comes_again=False)
 
-    def replace_rows(self, x: np.ndarray) -> None:
+    def replace_rows(self, x: np.ndarray, comes_again: bool) -> None:
         self._x = arrays.to_host("X", x)  # layers in Python work on NumPy arrays
 
     takes_epochs = False

@@ -51,7 +51,9 @@ def sgd_update(weight: np.ndarray, grad: ArrayLike, lr: float, **settings: Any) 
 def momentum_update(
     weight: np.ndarray, grad: ArrayLike, velocity: np.ndarray, lr: float, **settings: Any
 ) -> None:
-    """velocity = momentum velocity + grad; weight -= lr velocity (Polyak 1964); see `sgd_update`.
+    """velocity = momentum velocity + grad; weight -= lr velocity (Polyak 1964).
+
+    See :func:`sgd_update`.
 
     Parameters
     ----------
@@ -75,7 +77,7 @@ def momentum_update(
 def nesterov_update(
     weight: np.ndarray, grad: ArrayLike, velocity: np.ndarray, lr: float, **settings: Any
 ) -> None:
-    """Momentum that looks a step ahead (Sutskever et al. 2013); see `momentum_update`.
+    """Momentum that looks a step ahead (Sutskever et al. 2013); see :func:`momentum_update`.
 
     A further setting, ``looks_ahead_twice`` (False), applies the gradient once more.
 
@@ -90,7 +92,9 @@ def nesterov_update(
 def adagrad_update(
     weight: np.ndarray, grad: ArrayLike, square_sum: np.ndarray, lr: float, **settings: Any
 ) -> None:
-    """Steps over the root of the sum of squares (Duchi et al. 2011, fig. 1); see `sgd_update`.
+    """Steps over the root of the sum of squares (Duchi et al. 2011, fig. 1).
+
+    See :func:`sgd_update`.
 
     Parameters
     ----------
@@ -119,7 +123,7 @@ def rmsprop_update(
     velocity: np.ndarray | None = None,
     **settings: Any,
 ) -> None:
-    """Steps over a running root mean square (Tieleman & Hinton 2012); see `sgd_update`.
+    """Steps over a running root mean square (Tieleman & Hinton 2012); see :func:`sgd_update`.
 
     Parameters
     ----------
@@ -159,7 +163,7 @@ def adam_update(
     step: int,
     **settings: Any,
 ) -> None:
-    """Running mean over running root mean square (Kingma & Ba 2015); see `sgd_update`.
+    """Running mean over running root mean square (Kingma & Ba 2015); see :func:`sgd_update`.
 
     Parameters
     ----------
@@ -191,9 +195,9 @@ def adamw_update(
     step: int,
     **settings: Any,
 ) -> None:
-    """Adam after weight -= lr weight_decay weight (Loshchilov & Hutter 2019); see `adam_update`.
+    """Adam after weight -= lr weight_decay weight (Loshchilov & Hutter 2019).
 
-    ``weight_decay`` is 0.01 by default.
+    See :func:`adam_update`; ``weight_decay`` is 0.01 by default.
 
     >>> weight, mean, square = np.ones(1), np.zeros(1), np.zeros(1)
     >>> adamw_update(weight, [2.0], mean, square, lr=0.1, step=1, weight_decay=0.5)

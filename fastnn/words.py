@@ -6,6 +6,7 @@ from . import checks
 from .korean import KOREAN
 
 LANGUAGES = {"en": {}, "ko": KOREAN}
+"""The texts of each language by what they are in English; English needs none."""
 
 
 class Words:

@@ -586,12 +586,15 @@ class Run(Protocol):
     threads : int
     takes_epochs : bool
         Whether :meth:`begin` takes several epochs at once.
+    reads_in_place : bool
+        Whether the binding's x is read where it lies, so that rows written into it later count.
     step : int
         Where in the epoch it stands; of several epochs, where in all of them.
     """
 
     threads: int
     takes_epochs: bool
+    reads_in_place: bool
     step: int
 
     def begin(

@@ -750,6 +750,16 @@ def test_preview(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["sheet.png"]
 
 
+def test_preview_in_korean(monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr("fastnn.figures._hangul_font", lambda: "DejaVu Sans")
+    figure = augment.preview(images_of((3, 8, 6, 3)), SMALL, epochs=2, language="ko")
+    assert figure.axes[2].get_title() == "에포크 1"
+    assert figure.axes[0].get_ylabel() == "이미지 0"
+    with pytest.raises(ValueError, match="unknown language 'kr'"):
+        augment.preview(images_of((3, 8, 6, 3)), language="kr")
+
+
 @pytest.mark.parametrize("shape, rows", [((5, 8, 6, 3), 12), ((5, 8, 6), 10)])
 def test_preview_of_every_transform(shape, rows):
     x = images_of(shape)

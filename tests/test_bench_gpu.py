@@ -150,8 +150,6 @@ def test_an_error_inside_a_part_is_a_figure(monkeypatch, capfd):
 
 
 def test_everything_is_measured_written_and_drawn(monkeypatch, tmp_path, capsys):
-    pytest.importorskip("matplotlib")
-
     def figures(part, rounds, quick):
         if part == "description":
             yield ("device",), RESULTS["device"]
@@ -352,7 +350,6 @@ def test_where_the_device_pays():
 
 
 def test_tables_have_gaps_where_a_peer_failed(tmp_path):
-    pytest.importorskip("matplotlib")
     without = {name: of for name, of in CELL.items() if name != "torch"}
     ours = {"fastnn": CELL["fastnn"]}
     failed = {"jax": CELL["jax"]}

@@ -26,6 +26,7 @@ def little_work(monkeypatch):
     monkeypatch.setattr(sklearn_grid, "LBFGS_ROWS", 30)
     monkeypatch.setattr(sklearn_grid, "LEAST_SECONDS", 0.0)
     monkeypatch.setattr(sklearn_grid, "SPIN_SECONDS", 0.0)
+    monkeypatch.setattr(sklearn_grid, "QUICK_PATIENCE", 0.0)
 
 
 CASES = {

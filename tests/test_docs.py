@@ -6,30 +6,41 @@ import contextlib
 import doctest
 import functools
 import importlib.util
+import inspect
 import re
 import shlex
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 import fastnn.functional
-from fastnn import cli
+from fastnn import cli, studies
+from fastnn.kernels.numba_backend import machine
 from fastnn.studies import STUDIES
 
 CHECKOUT = Path(__file__).parent.parent
 DOCS = CHECKOUT / "docs"
 INDEX = DOCS / "README.md"
 REFERENCE = DOCS / "api"
+KOREAN = DOCS / "ko"
+TRANSLATED = sorted({page.name for page in KOREAN.glob("*.md")} - {INDEX.name})
 README = CHECKOUT / "README.md"
 PAGES = sorted(page for page in DOCS.rglob("*.md") if page.parent != REFERENCE)
+WRITTEN = [README, *PAGES]
 READ = [*sorted(CHECKOUT.glob("*.md")), *PAGES, *sorted(REFERENCE.glob("*.md"))]
 NEEDS = {"getting-started.md": "matplotlib", "concepts.md": "matplotlib", "swap-in.md": "sklearn"}
 REFERENCE_NEEDS = {"fastnn.sklearn": "sklearn"}
+WITHOUT_EXAMPLE = ("Backend", "EagerWarning", "Results", "Transform", "from_torch")
+"""A protocol, a warning, bases that are not made by themselves, and what needs PyTorch."""
 
 FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"`((?:fastnn|python -m) [^`]+)`")
 LINK = re.compile(r"\]\((?P<file>(?!https?:)[^)#\s]*)(?:#(?P<title>[^)\s]+))?\)")
+PICTURE = re.compile(r"!\[(?P<text>[^]]*)\]\((?P<file>[^)]+)\)")
+MEASUREMENT = re.compile(r"\d+(?:\.\d+(?:e[+-]?\d+)?%?|e[+-]?\d+|%)(?!\d|\sms)")
+IN_KOREAN = " --language ko"
 INSTALLS = ("python3 -m venv ", ". .venv/bin/activate", "pip install ", "git clone ")
 
 pytestmark = pytest.mark.skipif(not INDEX.exists(), reason="reads files of the checkout")
@@ -55,7 +66,7 @@ def _titles(page: Path) -> set[str]:
 # Code
 
 
-@pytest.mark.parametrize("page", [README, *PAGES], ids=_name)
+@pytest.mark.parametrize("page", [page for page in WRITTEN if page.parent != KOREAN], ids=_name)
 def test_examples_run(page: Path, tmp_path: Path, monkeypatch) -> None:
     if page.name in NEEDS:
         pytest.importorskip(NEEDS[page.name])
@@ -63,6 +74,7 @@ def test_examples_run(page: Path, tmp_path: Path, monkeypatch) -> None:
     result = doctest.testfile(
         str(page),
         module_relative=False,
+        encoding="utf-8",
         optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS,
     )
     assert result.failed == 0
@@ -70,14 +82,14 @@ def test_examples_run(page: Path, tmp_path: Path, monkeypatch) -> None:
     exec(compile("\n".join(_fences(page, "python")), str(page), "exec"), {})
 
 
-@pytest.mark.parametrize("page", [README, *PAGES], ids=_name)
+@pytest.mark.parametrize("page", WRITTEN, ids=_name)
 def test_every_code_block_is_checked(page: Path) -> None:
     fences = re.findall(r"^```(.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     assert set(fences[::2]) <= {"pycon", "python", "bash", "text"}
     assert set(fences[1::2]) <= {""}
 
 
-@pytest.mark.parametrize("page", [README, *PAGES], ids=_name)
+@pytest.mark.parametrize("page", WRITTEN, ids=_name)
 def test_commands_parse(page: Path, capsys) -> None:
     lines = "".join(_fences(page, "bash")).splitlines()
     for line in [*lines, *COMMAND.findall(page.read_text(encoding="utf-8"))]:
@@ -175,6 +187,55 @@ def test_the_reference_has_every_public_name() -> None:
     assert {*pages, REFERENCE / "README.md"} == set(REFERENCE.glob("*.md"))
 
 
+def test_the_list_of_pages_is_as_written() -> None:
+    pytest.importorskip("sklearn")
+    assert (REFERENCE / "README.md").read_text(encoding="utf-8") == _build_api().index()
+
+
+@pytest.mark.parametrize("name", _public_modules())
+def test_docstrings_are_whole(name: str) -> None:
+    module = pytest.importorskip(name)
+    homes = getattr(module, "_NAMES", None)
+    names = " ".join(homes.values()).split() if homes else _build_api().public_names(module)
+    lacks = {name: _lacks(getattr(module, name)) for name in names}
+    for name in lacks.keys() & {*WITHOUT_EXAMPLE}:
+        lacks[name].remove("an example")
+    assert {name: what for name, what in lacks.items() if what} == {}
+
+
+def _lacks(value: Any) -> list[str]:
+    """What the docstring of a function or class does not say, be it by a reference to another's."""
+    text = inspect.getdoc(value) or ""
+    lacks = [] if text.partition("\n\n")[0].count("\n") == 0 else ["a first line"]
+    if not re.search("^ *>>> ", text, re.MULTILINE):
+        lacks.append("an example")
+    if re.search(r"([Ss]ee|those of) :\w+:`", text):
+        return lacks
+    named = set(re.findall(r"\w+", "\n".join(re.findall(r"^\S.*", text, re.MULTILINE))))
+    return lacks + [name for name in _parameters(value) if name not in named]
+
+
+def _parameters(value: Any) -> list[str]:
+    """Names of parameters; none of a class that leaves its making to Python's."""
+    made_by = value.__init__ if isinstance(value, type) else value
+    is_ours = inspect.isfunction(made_by) and made_by.__module__ != "typing"
+    return list(inspect.signature(value).parameters) if is_ours else []
+
+
+def test_what_a_docstring_lacks_is_found() -> None:
+    def function(first: int, second: int) -> None:
+        """One line
+        and another.
+
+        Parameters
+        ----------
+        first : int
+            Not the second.
+        """
+
+    assert _lacks(function) == ["a first line", "an example", "second"]
+
+
 def test_docstrings_become_markdown() -> None:
     text = """A ``name`` of :class:`Layer`.
 
@@ -200,3 +261,77 @@ def test_swap_in_names_functions_that_exist() -> None:
     part = text.split("`fastnn.functional` has the kernels")[1].split("```")[0]
     names = set(re.findall(r"`(\w+)`", part))
     assert names and all(hasattr(fastnn.functional, name) for name in names)
+
+
+# Concepts, and Korean
+
+
+def _prose(page: Path) -> str:
+    return FENCE.sub("", page.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("folder", [DOCS, KOREAN], ids=_name)
+@pytest.mark.parametrize("study", STUDIES)
+def test_each_study_has_a_section(study: str, folder: Path) -> None:
+    sections = re.split(r"^## ", (folder / "concepts.md").read_text(encoding="utf-8"), flags=re.M)
+    command = f"fastnn study {study} --out pictures" + IN_KOREAN * (folder == KOREAN)
+    (section,) = (s for s in sections[1:] if f"```bash\n{command}\n```" in s)
+    if folder == DOCS:
+        assert section.startswith(f"{STUDIES[study]}\n")
+    pictures = [picture["file"] for picture in PICTURE.finditer(section)]
+    assert pictures and all(name.startswith(f"pictures/{study}-") for name in pictures)
+
+
+def test_pictures_are_shown_and_described() -> None:
+    shown = set()
+    for page in READ:
+        for picture in PICTURE.finditer(_prose(page)):
+            assert picture["text"], picture[0]
+            shown.add((page.parent / picture["file"]).resolve())
+    assert {path for path in DOCS.rglob("*.png") if path not in shown} == set()
+    assert sum(path.stat().st_size for path in shown) <= 3e6
+
+
+@pytest.mark.parametrize("name", TRANSLATED)
+def test_a_translation_has_all_that_the_original_has(name: str) -> None:
+    """Its code too, which runs where the original's does."""
+    original, translation = DOCS / name, KOREAN / name
+    for language in ("pycon", "python", "bash", "text"):
+        code = [block.replace(IN_KOREAN, "") for block in _fences(translation, language)]
+        assert code == _fences(original, language)
+
+    def parts(page: Path) -> dict[str, list[str]]:
+        text = _prose(page)
+        return {
+            "titles": re.findall(r"^#+ ", text, re.M),
+            "rows": ["|" * line.count("|") for line in text.splitlines() if line[:1] == "|"],
+            "pictures": [picture["file"] for picture in PICTURE.finditer(text)],
+            "links": sorted(Path(link["file"]).name for link in LINK.finditer(text)),
+        }
+
+    assert parts(translation) == parts(original)
+
+
+def _measurements(text: str) -> set[str]:
+    """The numbers in a text that nobody would write by hand, but for milliseconds."""
+    return set(MEASUREMENT.findall(text))
+
+
+def test_concepts_have_the_same_numbers_in_korean() -> None:
+    original, translation = (
+        [_measurements(section) for section in _prose(folder / "concepts.md").split("\n## ")]
+        for folder in (DOCS, KOREAN)
+    )
+    assert original == translation
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("study", STUDIES)
+def test_concepts_say_what_the_studies_print(study: str) -> None:
+    if machine.target().vector_bits != 512:
+        pytest.skip("the page's numbers are those of vectors of 512 bits")
+    sections = _prose(DOCS / "concepts.md").split("\n## ")
+    (section,) = (section for section in sections if section.startswith(STUDIES[study]))
+    results = studies.run(study)
+    printed = f"{results.summary()} {' '.join(results.findings())}"
+    assert _measurements(section) <= _measurements(printed)

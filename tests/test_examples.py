@@ -76,9 +76,10 @@ def _printed(cell: dict[str, Any]) -> str:
     return "".join("".join(output.get("text", "")) for output in cell["outputs"])
 
 
-def _without_fractions(text: str) -> str:
-    """Text without what other rounding may change."""
-    return re.sub(r"\d+\.\d+", "0.0", text)
+def _split(text: str) -> tuple[str, list[float]]:
+    """Text without what other rounding may change, and that: numbers with a fraction."""
+    fractions = re.compile(r"\d+\.\d+")
+    return fractions.sub("0.0", text), [float(number) for number in fractions.findall(text)]
 
 
 def test_the_notebook_was_run_in_order() -> None:
@@ -100,6 +101,12 @@ def test_the_notebook_names_no_machine() -> None:
         assert not re.search(r"(?<![.\w])/(home|root|tmp|opt|Users)/", "".join(words))
 
 
+def test_the_notebooks_links_lead_somewhere() -> None:
+    for cell in _cells():
+        for link in re.findall(r"\]\((?!https?:)([^)#\s]+)", "".join(cell["source"])):
+            assert (FOLDER / link).exists(), link
+
+
 def test_the_notebook_prints_what_it_stores() -> None:
     plt = pytest.importorskip("matplotlib.pyplot")
     backend, names = plt.get_backend(), dict[str, Any]()
@@ -111,7 +118,10 @@ def test_the_notebook_prints_what_it_stores() -> None:
             with contextlib.redirect_stdout(printed), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "FigureCanvasAgg is non-interactive")
                 exec(code, names)
-            assert _without_fractions(printed.getvalue()) == _without_fractions(_printed(cell))
+            text, numbers = _split(printed.getvalue())
+            stored_text, stored_numbers = _split(_printed(cell))
+            assert text == stored_text
+            assert numbers == pytest.approx(stored_numbers, rel=0.02)
     finally:
         plt.close("all")
         plt.switch_backend(backend)

@@ -291,7 +291,6 @@ def test_tables_show_median_minimum_ratio_and_target():
 
 
 def test_pictures_are_drawn(tmp_path):
-    pytest.importorskip("matplotlib")
     pictures.draw(RESULTS, tmp_path)
     for name in ("time_per_sample.png", "percent_of_roofline.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")

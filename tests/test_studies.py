@@ -20,6 +20,8 @@ from fastnn.studies.results import Results, Table
 from fastnn.words import Words
 
 FOLDER = Path(studies.__file__).parent
+LETTERED = ("contact_sheet.py", "history_plot.py")
+"""What else has words from the catalogue."""
 
 
 @pytest.fixture(autouse=True)
@@ -82,6 +84,20 @@ def test_csv_reads_back_to_the_same_bits(squares: Squares, tmp_path: Path) -> No
     assert [float(row[0]) for row in rows] == squares.roots.tolist()
 
 
+def test_the_text_is_the_summary_and_the_findings(squares: Squares, monkeypatch) -> None:
+    long = " ".join(["word"] * 30)
+    monkeypatch.setattr(Squares, "findings", lambda self: ["short", long])
+    assert str(squares).splitlines() == [
+        "  root  square",
+        "     1       1",
+        "0.3333  0.1111",
+        "",
+        "- short",
+        "- " + " ".join(["word"] * 19),
+        "  " + " ".join(["word"] * 11),
+    ]
+
+
 def test_columns_of_different_lengths_are_refused() -> None:
     with pytest.raises(ValueError, match=r"lengths \{'a': 1, 'b': 2\}; expected one length"):
         Table({"a": [1], "b": [1, 2]})
@@ -100,6 +116,15 @@ def test_figures_speak_korean(squares: Squares) -> None:
     assert squares.plot("ko")["curve"].axes[0].get_xlabel() == korean.KOREAN["epoch"]
     with pytest.raises(ValueError, match="unknown language 'kr'"):
         squares.plot("kr")
+
+
+def test_figures_do_not_take_on_the_style_around_them(squares: Squares) -> None:
+    matplotlib = pytest.importorskip("matplotlib")
+    with matplotlib.rc_context({"figure.facecolor": "black", "font.size": 30.0}):
+        figure = squares.plot()["curve"]
+        assert matplotlib.rcParams["font.size"] == 30.0
+    assert figure.get_facecolor() == (1.0, 1.0, 1.0, 1.0)
+    assert figure.axes[0].xaxis.label.get_size() == 9.0
 
 
 def test_a_missing_font_is_named(squares: Squares, monkeypatch) -> None:
@@ -122,6 +147,17 @@ def test_korean_names_have_letters_in_english_figures(squares: Squares, monkeypa
         ]
 
 
+def test_a_font_installed_since_matplotlib_listed_them_is_found(monkeypatch) -> None:
+    manager = pytest.importorskip("matplotlib.font_manager")
+    monkeypatch.undo()
+    names = ["DejaVu Sans"]
+    monkeypatch.setattr(manager, "get_font_names", lambda: names)
+    monkeypatch.setattr(manager, "findSystemFonts", lambda: ["/new/NanumGothic.ttf"])
+    added = {"/new/NanumGothic.ttf": "NanumGothic"}
+    monkeypatch.setattr(manager.fontManager, "addfont", lambda path: names.append(added[path]))
+    assert figures._hangul_font() == "NanumGothic"
+
+
 # Words
 
 
@@ -141,7 +177,7 @@ def test_translations_keep_the_values() -> None:
 def test_every_translation_is_used() -> None:
     sources = "".join(
         path.read_text(encoding="utf-8")
-        for path in (*FOLDER.rglob("*.py"), FOLDER.parent / "history_plot.py")
+        for path in (*FOLDER.rglob("*.py"), *map(FOLDER.parent.joinpath, LETTERED))
     )
     # A long text may be broken over lines of the source.
     joined = re.sub(r'"\n\s*"', "", sources)
@@ -161,35 +197,39 @@ def test_samples_are_taken_as_they_come() -> None:
     assert samples.parts_of(parts, 5) is parts
 
 
-@pytest.mark.parametrize("y", [np.zeros(4), np.zeros((4, 2), int)])
-def test_targets_must_be_classes(y: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="expected class numbers"):
-        samples.parts_of((np.zeros((4, 2)), y), 0)
+def test_pixels_become_shares_of_the_brightest() -> None:
+    images = np.arange(40 * 6, dtype=np.uint8).reshape(40, 2, 3)
+    parts = samples.parts_of((images, np.tile([0, 1], 20)), 0)
+    rows = np.concatenate([X for X, _ in (parts.train, parts.validation, parts.test)])
+    assert np.array_equal(np.sort(rows.ravel()), np.arange(240, dtype=np.float32) / np.float32(255))
+    (standardize, *_) = samples.network(parts, [])
+    assert np.ptp(standardize.arguments()["scale"]) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "message"),
+    [
+        ((np.zeros((4, 2)), np.zeros(4)), ValueError, "y is float64 .* expected class numbers"),
+        ((np.zeros((4, 2)), np.zeros((4, 2), int)), ValueError, "expected class numbers"),
+        ((np.zeros((4, 2)), np.full(4, 7)), ValueError, "y has the one class 7; expected two"),
+        ((np.zeros((4, 2)), np.arange(3)), ValueError, "X and y must have as many rows"),
+        ((np.zeros((0, 2)), np.zeros(0, int)), ValueError, "X must have at least one row"),
+        ((np.array([[1.0], [np.nan]]), np.arange(2)), ValueError, "X contains NaN or infinity"),
+        (np.zeros((2, 2)), TypeError, "data is a ndarray; expected a pair"),
+        ((np.zeros((4, 2)),), TypeError, "data is a tuple; expected a pair"),
+    ],
+)
+def test_data_that_are_no_classified_samples(data, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        samples.parts_of(data, 0)
 
 
 X, Y = np.arange(80, dtype=np.float32).reshape(40, 2), np.tile([3, 8], 20)
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ((np.where(X == 7.0, np.nan, X), Y), "X contains NaN or infinity"),
-        ((X.astype(float) * 1e300, Y), "X contains NaN or infinity"),
-        ((X[:0], Y[:0]), r"X has shape \(0, 2\)"),
-        ((X[:, 0], Y), r"X has shape \(40,\)"),
-        ((np.ones_like(X), Y), "the 28 rows to train on are all alike"),
-        ((X, np.zeros_like(Y)), "the 28 rows to train on are of one class"),
-    ],
-)
-def test_what_no_study_can_train_on_is_refused(given: tuple, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        samples.parts_of(given, 0)
-
-
-@pytest.mark.parametrize("given", [X, (X, Y, Y), "digits"])
-def test_data_are_a_pair(given: object) -> None:
-    with pytest.raises(TypeError, match=r"expected a pair of arrays \(X, y\)"):
-        samples.parts_of(given, 0)
+def test_rows_that_are_all_alike_are_refused() -> None:
+    with pytest.raises(ValueError, match="the 28 rows to train on are all alike"):
+        samples.parts_of((np.ones_like(X), Y), 0)
 
 
 def test_the_first_rows_need_two_classes() -> None:

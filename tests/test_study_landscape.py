@@ -94,7 +94,7 @@ def test_losses_and_rises_are_those_of_the_moved_weights(trained) -> None:
 def test_small_batches_come_to_flatter_places(found: landscape.Landscape) -> None:
     mini_batches, full_batch = found.sharpness[:2]
     assert (mini_batches < full_batch).all()
-    assert "a flatter place with 2 of 2" in found.findings()[0]
+    assert "the flatter place from 2 of 2" in found.findings()[0]
     assert [place.updates for place in found.places] == [567, 600, 567, 567]
 
 
@@ -112,7 +112,7 @@ def test_deep_networks_are_sharp_or_stuck(found: landscape.Landscape) -> None:
 def test_the_middle_of_each_landscape_is_the_first_network(found: landscape.Landscape) -> None:
     for place in found.places:
         assert place.loss.shape == (5, 5) and place.loss[2, 2] == place.losses[0]
-    table = found.tables()["landscapes"]
+    table = found.tables()["losses"]
     rows = {row[:3]: row[3] for row in table.rows()}
     assert len(rows) == 4 * 25
     assert rows[("deep, ReLU", 1.0, -0.5)] == found.places[2].loss[1, 4]

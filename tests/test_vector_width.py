@@ -23,7 +23,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, tuple]]
     The width is the compiled kernels' alone, so the other backends' tests are left out.
     """
     files = [str(HERE / name) for name in ("test_operations.py", "test_plans.py")]
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-k", "not numpy and not cupy", *files]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    command += ["-k", "not numpy and not cupy", *files]
     started = {}
     try:
         for bits in (bits for bits in WIDTHS if bits <= target().vector_bits):

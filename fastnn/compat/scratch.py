@@ -117,6 +117,10 @@ class Affine:
         The gradients, after ``backward``.
     x, original_x_shape
         The last input, a row a sample, and the shape that it came in.
+
+    >>> layer = Affine(np.ones((2, 1)), np.zeros(1))
+    >>> layer.forward(np.array([[1.0, 2.0]]))
+    array([[3.]])
     """
 
     def __init__(self, W: np.ndarray, b: np.ndarray) -> None:
@@ -188,6 +192,9 @@ class Dropout:
     ----------
     mask : ndarray of bool
         What the last training kept: drawn by the global ``np.random.rand``.
+
+    >>> Dropout(0.25).forward(np.ones(2), train_flg=False)
+    array([0.75, 0.75])
     """
 
     def __init__(self, dropout_ratio: float = 0.5) -> None:
@@ -222,6 +229,10 @@ class BatchNormalization:
     ----------
     dgamma, dbeta : ndarray
         The gradients, after ``backward``.
+
+    >>> layer = BatchNormalization(np.ones(1), np.zeros(1))
+    >>> layer.forward(np.array([[1.0], [3.0]])).round(4).ravel()
+    array([-1.,  1.])
     """
 
     def __init__(
@@ -311,6 +322,11 @@ class _Optimizer:
 class SGD(_Optimizer):
     """params -= lr grads.
 
+    Parameters
+    ----------
+    lr : float, default 0.01
+        Learning rate.
+
     >>> params = {"W1": np.ones(2)}
     >>> SGD(lr=0.5).update(params, {"W1": np.ones(2)})
     >>> params
@@ -327,10 +343,22 @@ class SGD(_Optimizer):
 class Momentum(_Optimizer):
     """v = momentum v - lr grads; params += v.
 
+    Parameters
+    ----------
+    lr : float, default 0.01
+        Learning rate.
+    momentum : float, default 0.9
+        Share of the velocity that stays.
+
     Attributes
     ----------
     v : dict of ndarray
         Velocities by key, after the first update.
+
+    >>> params = {"W1": np.ones(1)}
+    >>> Momentum(lr=0.5).update(params, {"W1": np.ones(1)})
+    >>> params
+    {'W1': array([0.5])}
     """
 
     _states = ("v",)
@@ -360,6 +388,11 @@ class Nesterov(_Optimizer):
     ----------
     v : dict of ndarray
         Velocities by key, after the first update.
+
+    >>> params = {"W1": np.ones(1)}
+    >>> Nesterov(lr=0.1, looks_ahead_twice=False).update(params, {"W1": np.ones(1)})
+    >>> params["W1"].round(4)
+    array([0.81])
     """
 
     _states = ("v",)
@@ -386,10 +419,20 @@ class Nesterov(_Optimizer):
 class AdaGrad(_Optimizer):
     """h += grads²; params -= lr grads / (sqrt(h) + 1e-7).
 
+    Parameters
+    ----------
+    lr : float, default 0.01
+        Learning rate.
+
     Attributes
     ----------
     h : dict of ndarray
         Sums of squares by key, after the first update.
+
+    >>> params = {"W1": np.ones(1)}
+    >>> AdaGrad(lr=0.5).update(params, {"W1": np.full(1, 2.0)})
+    >>> params["W1"].round(4)
+    array([0.5])
     """
 
     _states = ("h",)
@@ -404,10 +447,22 @@ class AdaGrad(_Optimizer):
 class RMSprop(_Optimizer):
     """h = decay_rate h + (1 - decay_rate) grads²; params -= lr grads / (sqrt(h) + 1e-7).
 
+    Parameters
+    ----------
+    lr : float, default 0.01
+        Learning rate.
+    decay_rate : float, default 0.99
+        Share of the running average that stays.
+
     Attributes
     ----------
     h : dict of ndarray
         Running averages of squares by key, after the first update.
+
+    >>> params = {"W1": np.ones(1)}
+    >>> RMSprop(lr=0.1, decay_rate=0.75).update(params, {"W1": np.full(1, 2.0)})
+    >>> params["W1"].round(4)
+    array([0.8])
     """
 
     _states = ("h",)
@@ -423,12 +478,24 @@ class RMSprop(_Optimizer):
 class Adam(_Optimizer):
     """Adam (Kingma & Ba 2015, section 2): corrections in the rate, 1e-7 on the root as it is.
 
+    Parameters
+    ----------
+    lr : float, default 0.001
+        Learning rate.
+    beta1, beta2 : float, default 0.9, 0.999
+        Shares of the running averages that stay.
+
     Attributes
     ----------
     m, v : dict of ndarray
         Running averages of gradients and of their squares by key, after the first update.
     iter : int
         Updates made.
+
+    >>> params = {"W1": np.ones(1)}
+    >>> Adam(lr=0.1).update(params, {"W1": np.full(1, 2.0)})
+    >>> params["W1"].round(4)
+    array([0.9])
     """
 
     _states = ("m", "v")
@@ -440,6 +507,7 @@ class Adam(_Optimizer):
         self.iter = 0
 
     def update(self, params: _Arrays, grads: _Arrays) -> None:
+        """Change the arrays of ``params`` in place, each by the gradient of its key."""
         self.iter += 1
         super().update(params, grads)
 

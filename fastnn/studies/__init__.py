@@ -3,8 +3,7 @@
 Each is a module with a function ``study``, which makes the experiment and returns its numbers;
 these write themselves as CSV, draw themselves, and say what they show.
 
->>> for finding in run("backprop").findings():
-...     print(finding)  # doctest: +SKIP
+>>> print(run("backprop"))  # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ def run(name: str, data: Any = None, *, seed: int = 0) -> Results:
     Parameters
     ----------
     name : str
-        One of ``STUDIES``.
+        A key of ``STUDIES``, such as "batch-size"; its value is the question.
     data : pair of arrays (X, y), optional
         Samples and class numbers to experiment on; the embedded digits by default.
     seed : int, default 0
@@ -78,6 +77,20 @@ def run(name: str, data: Any = None, *, seed: int = 0) -> Results:
 
 def takes_data(name: str) -> bool:
     """Whether a study's experiment is made on samples that can be given.
+
+    Parameters
+    ----------
+    name : str
+        As in :func:`run`.
+
+    Returns
+    -------
+    bool
+
+    Raises
+    ------
+    ValueError
+        For an unknown name.
 
     >>> takes_data("batch-size"), takes_data("backprop")
     (True, False)

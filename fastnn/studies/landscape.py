@@ -108,16 +108,17 @@ def study(
     True
     """
     checks.integer("networks", networks, at_least=2)
+    checks.positive_int("updates", updates)
+    checks.positive_int("directions", directions)
     if checks.integer("points", points, at_least=3) % 2 == 0:
         raise ValueError(f"points is {points}; expected an odd number, with one in the middle")
     parts = samples.with_first(samples.parts_of(data, seed), rows)
-    trained_on = parts.train
     seeds = np.random.Generator(np.random.Philox(seed)).integers(2**31, size=networks).tolist()
     grid = np.linspace(-RADII[-1], RADII[-1], points)
     places: list[Place] = []
     for setting in SETTINGS:
         models, done = _train(setting, parts, updates, seeds)
-        around = [Surroundings(model, *trained_on) for model in models]
+        around = [Surroundings(model, *parts.train) for model in models]
         generator = np.random.Generator(np.random.Philox(seed))
         plane = around[0].direction(generator), around[0].direction(generator)
         places.append(
@@ -130,7 +131,7 @@ def study(
                 around[0].over(plane, grid),
             )
         )
-    return Landscape(places, grid, _entropy(trained_on[1]))
+    return Landscape(places, grid, _entropy(parts.train[1]))
 
 
 def _train(
@@ -292,7 +293,7 @@ class Landscape(Results):
                     "rise": rises.ravel(),
                 }
             ),
-            "landscapes": Table(
+            "losses": Table(
                 {
                     "network": np.array(settings)[setting],
                     "first direction": self.grid[first],
@@ -324,10 +325,11 @@ class Landscape(Results):
         flatter = int((small < full).sum())
         losses = [place.losses.mean() for place in self.places]
         return (
-            f"After as many updates, half of the weights' length away from the network the loss "
-            f"rises by {small.mean():.3g} with mini-batches (from {losses[0]:.2g}) and by "
-            f"{full.mean():.3g} with full batches (from {losses[1]:.2g}): mini-batches came to a "
-            f"flatter place with {flatter} of {len(small)} initial weights."
+            f"Mini-batches and full batch, after as many updates: the training loss is "
+            f"{losses[0]:.2g} and {losses[1]:.2g}; where every neuron's weights are changed by "
+            f"half of their length, it rises by {small.mean():.3g} and {full.mean():.3g}. "
+            f"Mini-batches came to the flatter place from {flatter} of {len(small)} initial "
+            "weights."
         )
 
     def _depth(self) -> str:
@@ -345,8 +347,8 @@ class Landscape(Results):
         if loss > _ON_PLATEAU * guess:
             return (
                 f"Flat is not good by itself: around the deep sigmoid network the loss rises by "
-                f"{rise:.2g} only; but it is {loss:.3g}, and knowing the classes' shares alone "
-                f"gives {guess:.3g}: a plateau that the training did not leave."
+                f"{rise:.2g} only, but from {loss:.3g}, no better than the {guess:.3g} of guessing "
+                "by the classes' shares: a plateau that the training did not leave."
             )
         return (
             f"The deep sigmoid network left the plateau of the classes' shares ({guess:.3g}) for "

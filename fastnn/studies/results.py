@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -83,6 +84,8 @@ class Table:
 class Results(ABC):
     """The numbers of one study; each study's are a dataclass of its own.
 
+    As a text they are the summary and the findings.
+
     Attributes
     ----------
     name : str
@@ -93,19 +96,25 @@ class Results(ABC):
 
     @abstractmethod
     def tables(self) -> dict[str, Table]:
-        """All numbers, as tables by name."""
+        """All numbers: a dict of tables by name."""
 
     @abstractmethod
     def summary(self) -> Table:
-        """The few numbers that answer the question."""
+        """The few numbers that answer the question, as a table."""
 
     @abstractmethod
     def findings(self) -> list[str]:
-        """What the numbers show, in sentences that contain them."""
+        """What the numbers show: a list of sentences that contain them."""
 
     @abstractmethod
     def draw(self, say: Words) -> dict[str, Any]:
         """The figures by name, lettered by ``say``; :meth:`plot` is what users call."""
+
+    def __str__(self) -> str:
+        item = textwrap.TextWrapper(
+            100, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False
+        )
+        return "\n".join([str(self.summary()), "", *map(item.fill, self.findings())])
 
     def plot(self, language: str = "en") -> dict[str, Any]:
         """Draw the numbers.
@@ -157,8 +166,10 @@ class Results(ABC):
     def save(self, folder: str | os.PathLike, language: str = "en") -> list[Path]:
         """Write every table as CSV and every figure as ``<study>-<figure>.png``.
 
-        Parameters, errors
-            As :meth:`to_csv` and :meth:`plot`.
+        Parameters
+        ----------
+        folder, language
+            As in :meth:`to_csv` and :meth:`plot`, whose errors it raises, too.
 
         Returns
         -------

@@ -18,34 +18,42 @@ def parts_of(samples: Any, seed: int) -> Parts:
     Parameters
     ----------
     samples : pair of arrays (X, y), Parts, or None
-        None for the embedded digits; what is in parts already stays so.
+        Rows, or images, which become rows as those of :func:`fastnn.data.load` do; None for the
+        embedded digits. What is in parts already stays so.
     seed : int
         Of the split.
 
     Raises
     ------
     ValueError, TypeError
-        For what is no pair, for inputs that are not finite or all alike, and for targets that are
-        not classes, at least two.
+        For inputs that are not finite numbers or all alike, or targets that are not two classes or
+        more.
     """
     if isinstance(samples, Parts):
         if samples.classes is None:
             raise ValueError("data have numbers as targets; studies expect classes")
         _check_varied(*samples.train)
         return samples
-    if samples is None:
-        samples = data.digits()
-    if not isinstance(samples, (tuple, list)) or len(samples) != 2:
-        raise TypeError(f"data are a {type(samples).__name__}; expected a pair of arrays (X, y)")
-    inputs, labels = _as_rows(samples[0]), np.asarray(samples[1])
-    if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        raise ValueError(
-            f"y is {labels.dtype} of shape {labels.shape}; expected class numbers of shape (B,)"
-        )
-    found, numbers = np.unique(labels, return_inverse=True)
+    X, y = data.digits() if samples is None else _arrays(samples)
+    checks.same_rows("X", X, "y", y)
+    inputs = data.as_inputs(X)
+    if not np.isfinite(inputs).all():
+        raise ValueError("X contains NaN or infinity; expected finite numbers")
+    if y.ndim != 1 or y.dtype.kind not in "iu":
+        raise ValueError(f"y is {y.dtype} of shape {y.shape}; expected class numbers of shape (B,)")
+    found, numbers = np.unique(y, return_inverse=True)
+    if len(found) < 2:
+        raise ValueError(f"y has the one class {found[0]}; expected two classes or more")
     train, validation, test = data.split(inputs, numbers, cli_data.SHARES, seed=seed)
     _check_varied(*train)
     return Parts(train, validation, test, [str(label) for label in found], None)
+
+
+def _arrays(samples: Any) -> tuple[np.ndarray, np.ndarray]:
+    if not isinstance(samples, Sequence) or len(samples) != 2:
+        raise TypeError(f"data is a {type(samples).__name__}; expected a pair of arrays (X, y)")
+    X, y = samples
+    return np.asarray(X), np.asarray(y)
 
 
 def with_first(parts: Parts, rows: int) -> Parts:
@@ -82,17 +90,6 @@ def network(
             stack.append(layers.Dropout(dropout))
         width = hidden
     return Sequential(*stack, layers.Linear(width, parts.outputs), seed=seed)
-
-
-def _as_rows(X: Any) -> np.ndarray:
-    """Inputs (B, ...) as finite float32 (B, I)."""
-    with np.errstate(over="ignore"):  # what is too large is refused as infinite
-        inputs = np.asarray(X, dtype=np.float32)
-    if inputs.ndim < 2 or inputs.size == 0:
-        raise ValueError(f"X has shape {inputs.shape}; expected (B, I) or images (B, H, W)")
-    if not np.isfinite(inputs).all():
-        raise ValueError("X contains NaN or infinity; expected finite numbers")
-    return inputs.reshape(len(inputs), -1)
 
 
 def _check_varied(X: np.ndarray, y: np.ndarray) -> None:

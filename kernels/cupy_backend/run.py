@@ -38,6 +38,7 @@ class CupyRun:
 
     threads = 1
     takes_epochs = False
+    reads_in_place = False
 
     def __init__(self, plan: Plan, binding: Binding, device: Device) -> None:
         self.plan, self.binding, self._device = plan, binding, device

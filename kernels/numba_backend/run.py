@@ -20,6 +20,8 @@ _OUTCOMES = {t.RUNNING_ON: "done", t.STOPPED: "stopped", t.DIVERGED: "diverged"}
 class NumbaRun:
     """A plan at work on compiled kernels; see :class:`fastnn.kernels.contract.Run`."""
 
+    reads_in_place = True
+
     def __init__(self, plan: Plan, binding: Binding) -> None:
         self._run = control("engine", "run", "ppii")
         self.plan, self.threads = plan, binding.threads

@@ -45,6 +45,7 @@ class NumpyRun:
 
     threads = 1
     takes_epochs = False
+    reads_in_place = True
 
     def __init__(self, plan: Plan, binding: Binding, operations: Operations) -> None:
         self.plan, self.binding = plan, binding

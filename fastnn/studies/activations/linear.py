@@ -72,12 +72,14 @@ class Linearity(Part):
     def finding(self) -> str:
         counts, largest = " or ".join(map(str, self.differences)), max(self.differences.values())
         means = {name: values.mean() for name, values in self.accuracies.items()}
+        networks = len(self.accuracies["identity"])
         others = (f"{name} {mean:.1%}" for name, mean in means.items() if name != "identity")
         return (
             f"Without an activation {counts} linear layers are one, that of their matrices' "
             f"product: outputs differ by {largest:.1e} of the largest, {largest / self.eps:.1f} "
-            "times the rounding of a number. On XOR such a network is right about "
-            f"{means['identity']:.1%} of the points; with an activation: {', '.join(others)}."
+            "times the rounding of a number. On XOR such networks are right on "
+            f"{means['identity']:.1%} of the points, the mean of {networks}; with an activation: "
+            f"{', '.join(others)}."
         )
 
     def draw(self, say: Words) -> dict[str, Any]:

@@ -325,6 +325,8 @@ class BatchSize(Results):
             say("suggested batch size: {size}", size=self.suggested),
             (0.01, self.suggested),
             xycoords=("axes fraction", "data"),
+            xytext=(0, 3),
+            textcoords="offset points",
             ha="left",
             va="bottom",
         )

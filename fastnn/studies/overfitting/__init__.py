@@ -24,6 +24,7 @@ import numpy as np
 from ... import checks
 from ...words import Words
 from .. import samples
+from ..curves import by_epoch
 from ..results import Results, Table
 from . import drawing
 from .experiment import REMEDIES, Remedy, draw_rows, image_shape, train
@@ -72,6 +73,8 @@ def study(
     [True, False]
     """
     checks.integer("draws", draws, at_least=2)
+    checks.positive_int("rows", rows)
+    checks.positive_int("epochs", epochs)
     if not widths or list(widths) != sorted(set(widths)):
         raise ValueError(f"widths is {widths!r}; expected hidden units in ascending order")
     parts = samples.parts_of(data, seed)
@@ -81,10 +84,7 @@ def study(
     settings += [(widths[-1], remedy) for remedy in tried]
     drawn = list(draw_rows(parts, rows, checks.fraction("wrong", wrong), draws, seed))
     trained = [train(draw, settings, shape, epochs) for draw in drawn]
-    curves = {
-        name: np.array([[run.history[name] for run in runs[: len(widths)]] for runs in trained])
-        for name in ("loss", "val_loss", "val_accuracy")
-    }
+    histories = [[runs[n].history for runs in trained] for n in range(len(widths))]
     by_remedy = list(zip(*(runs[len(widths) - 1 :] for runs in trained), strict=True))
     losses = np.array([[run.loss for run in runs] for runs in by_remedy])
     chosen = int(losses.mean(axis=1).argmin())
@@ -94,9 +94,9 @@ def study(
         validation_rows=len(drawn[0].parts.validation[0]),
         wrong=wrong,
         widths=list(widths),
-        training_loss=curves["loss"].swapaxes(0, 1),
-        validation_loss=curves["val_loss"].swapaxes(0, 1),
-        validation_accuracy=curves["val_accuracy"].swapaxes(0, 1),
+        training_loss=np.array([by_epoch(h, "loss", epochs) for h in histories]),
+        validation_loss=np.array([by_epoch(h, "val_loss", epochs) for h in histories]),
+        validation_accuracy=np.array([by_epoch(h, "val_accuracy", epochs) for h in histories]),
         remedies=[remedy.name for remedy in tried],
         left_out="" if shape else f"rows of {columns} values are no images of a known size",
         remedy_epochs=np.array([[run.history.epochs for run in runs] for runs in by_remedy]),
@@ -272,12 +272,13 @@ class Overfitting(Results):
         )
 
     def _large(self) -> str:
-        best_epoch = 1 + self.validation_loss[-1].argmin(axis=1).mean()
+        best_epochs = 1 + self.validation_loss[-1].argmin(axis=1)
         return (
             ("Learnt by heart" if self.overfits[-1] else "Not clearly overfitting")
             + f": with {_units(self.widths[-1])} the training loss ends at "
             f"{self.final_training_loss[-1]:.2g}; the validation loss is least in epoch "
-            f"{best_epoch:.0f}, {self.least_loss[-1]:.3g}, and ends at {self.final_loss[-1]:.3g}."
+            f"{best_epochs.mean():.0f}, {self.least_loss[-1]:.3g}, and ends at "
+            f"{self.final_loss[-1]:.3g} (means of {len(best_epochs)} draws)."
         )
 
     def _sizes(self) -> str:

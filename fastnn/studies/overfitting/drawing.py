@@ -40,6 +40,7 @@ def epochs(found: Overfitting, say: Words) -> Any:
         axis.axvline(best, color=_BEST, ls="--", lw=1)
         axis.legend(marks, [say("best epoch: {epoch}", epoch=best)])
         axis.set(xscale="log", xlabel=say("epoch"), xlim=(1, last))
+        axis.xaxis.set_major_formatter("{x:.0f}")
         axis.set_title(say("hidden units: {count}", count=found.widths[number]))
     axes[0].set_ylabel(say("loss"))
     figure.legend(handles=lines + shades, loc="outside lower center", ncols=4)
