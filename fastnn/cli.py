@@ -261,7 +261,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     loss = losses.as_loss(model.loss, dataset.y)
     y = dataset.y
     if model.classes or dataset.classes or not loss.classifies:
-        y = cli_data.targets(dataset, model.classes)
+        y = cli_data.targets(arguments.data, dataset, model.classes)
     metrics = None if loss.classifies else ["r2"]
     with _engine(arguments, backend.pass_work(model.parameter_count, len(y))):
         scores = model.evaluate(dataset.X, y, loss=loss, metrics=metrics)

@@ -114,14 +114,14 @@ def read_parts(source: str, label: str | None, regression: bool, seed: int) -> P
     own = None if is_embedded(source) else _read_own_parts(source, label)
     rest = own[0] if own else read(source, label)
     classes = None if regression else _classes_to_learn(source, rest)
-    y = targets(rest, classes)
+    y = targets(source, rest, classes)
     for kind, values in (("inputs", rest.X), ("labels", y)):
         # Their mean and deviation come before any check that training makes.
         if not np.isfinite(values).all():
             raise ValueError(f"{source}: {kind} contain NaN or infinity; expected finite numbers")
     if own:
         train, validation = data.split(rest.X, y, _SHARES_BESIDE_TEST, seed=seed)
-        test = own[1].X, targets(own[1], classes)
+        test = own[1].X, targets(f"{source}, test part", own[1], classes)
     else:
         train, validation, test = data.split(rest.X, y, SHARES, seed=seed)
     if classes:
@@ -165,11 +165,13 @@ def _names(dataset: Dataset) -> list[str]:
     return [known[number] if known else str(number) for number in np.unique(dataset.y)]
 
 
-def targets(dataset: Dataset, classes: list[str] | None) -> np.ndarray:
+def targets(source: str, dataset: Dataset, classes: list[str] | None) -> np.ndarray:
     """Labels as a network takes them.
 
     Parameters
     ----------
+    source : str
+        What messages call the data.
     dataset : Dataset
     classes : list of str or None
         The names of a network's classes, in its order; None for a regression.
@@ -187,19 +189,21 @@ def targets(dataset: Dataset, classes: list[str] | None) -> np.ndarray:
     Examples
     --------
     >>> flowers = Dataset(np.zeros((2, 3)), np.array([1, 0]), classes=("iris", "rose"))
-    >>> targets(flowers, ["lily", "rose", "iris"])
+    >>> targets("flowers.csv", flowers, ["lily", "rose", "iris"])
     array([1, 2])
     """
     if classes is None:
         if dataset.classes:
-            raise ValueError(f"labels are text, such as {dataset.classes[0]!r}; expected numbers")
+            raise ValueError(
+                f"{source}: labels are names, such as {dataset.classes[0]!r}; expected numbers"
+            )
         return dataset.y.reshape(len(dataset.y), -1).astype(np.float64)
     number_of = {name: number for number, name in enumerate(classes)}
     found = _names(dataset)
     unknown = [name for name in found if name not in number_of]
     if unknown:
         raise ValueError(
-            f"the network does not know the class {unknown[0]!r}; it was trained on "
+            f"{source}: unknown class {unknown[0]!r}; the training data had "
             + ", ".join(map(repr, classes[:_CLASSES_NAMED]))
             + ", ..." * (len(classes) > _CLASSES_NAMED)
         )

@@ -277,6 +277,16 @@ def test_the_command_takes_the_folder(tmp_path, monkeypatch, capsys):
     header, *rows = capsys.readouterr().out.splitlines()
     assert header == ",".join(["class", *(f"probability_{name}" for name in NAMES_10)])
     assert len(rows) == 20 and all(row.split(",")[0] in NAMES_10 for row in rows)
+    assert cli.main([*train, "--regression"]) == 2
+    error = capsys.readouterr().err
+    assert f"{folder}: labels are names, such as 'airplane'; expected numbers" in error
+    (folder / "test_batch.bin").write_bytes(records([[9]], colours(1)))
+    only = np.arange(5)[:, None]
+    for n in range(1, 6):
+        (folder / f"data_batch_{n}.bin").write_bytes(records(only, colours(5)))
+    assert cli.main(train) == 2
+    error = capsys.readouterr().err
+    assert f"{folder}, test part: unknown class 'truck'; the training data had 'airplane'" in error
     (folder / "data_batch_4.bin").unlink()
     assert cli.main(train) == 2
     assert "CIFAR-10's data_batch_4.bin not found" in capsys.readouterr().err

@@ -174,14 +174,14 @@ def test_evaluate_finds_classes_by_name(run: Run, iris: str, tmp_path: Path) -> 
     (tmp_path / "other.csv").write_text("length,species,width\n1,daisy,2\n")
     code, _, error = run("evaluate", "iris.safetensors", "other.csv", "--label", "species")
     assert code == 2
-    assert "does not know the class 'daisy'; it was trained on 'setosa'" in error
+    assert "other.csv: unknown class 'daisy'; the training data had 'setosa'" in error
 
 
 def test_not_all_of_many_classes_are_named() -> None:
     known = [f"class {number}" for number in range(21)]
     strange = fastnn.data.Dataset(np.zeros((1, 2)), np.array([0]), classes=("daisy",))
-    with pytest.raises(ValueError, match=r"trained on 'class 0', .*'class 19', \.\.\.$"):
-        cli_data.targets(strange, known)
+    with pytest.raises(ValueError, match=r"^x\.csv: .* had 'class 0', .*'class 19', \.\.\.$"):
+        cli_data.targets("x.csv", strange, known)
 
 
 def test_class_numbers_may_have_gaps(run: Run, iris: str, tmp_path: Path) -> None:
@@ -327,13 +327,13 @@ def test_doctor_says_where_the_thread_count_is_from(run: Run, monkeypatch) -> No
         ("train --out no/such/folder/m.safetensors", "no/such/folder"),
         ("train --data no-such-file.csv", "no-such-file.csv"),
         ("train --data iris.csv --label kind", "kind"),
-        ("train --data iris.csv --label species --regression", "text, such as 'setosa'"),
+        ("train --data iris.csv --label species --regression", "iris.csv: labels are names, such as 'setosa'"),
         ("train --data iris.csv", "label"),
         ("train --data broken.csv", "broken.csv"),
         ("train --data holes.csv", "holes.csv: inputs contain NaN or infinity"),
         ("train --device tpu", "'tpu'"),
         ("train --label-smoothing 1.5", "1.5"),
-        ("evaluate digits.safetensors iris.csv --label species", "text, such as 'setosa'"),
+        ("evaluate digits.safetensors iris.csv --label species", "iris.csv: labels are names, such as 'setosa'"),
         ("evaluate digits.safetensors digits --part test", "one part"),
         ("train --data broken.npz", "broken.npz"),
         ("evaluate no-such-model digits", "no-such-model"),
