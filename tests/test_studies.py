@@ -24,11 +24,6 @@ LETTERED = ("contact_sheet.py", "history_plot.py")
 """What else has words from the catalogue."""
 
 
-@pytest.fixture(autouse=True)
-def _any_font(monkeypatch) -> None:
-    monkeypatch.setattr(figures, "_hangul_font", lambda: "DejaVu Sans")
-
-
 @dataclass(frozen=True)
 class Squares(Results):
     """A study as small as one can be."""
@@ -111,9 +106,13 @@ def test_save_writes_numbers_and_figures(squares: Squares, tmp_path: Path) -> No
     assert sorted(tmp_path.iterdir()) == sorted(paths)
 
 
-def test_figures_speak_korean(squares: Squares) -> None:
+def test_figures_speak(squares: Squares, language: str) -> None:
+    words = {"en": "epoch", "ko": korean.KOREAN["epoch"]}
+    assert squares.plot(language)["curve"].axes[0].get_xlabel() == words[language]
+
+
+def test_languages_that_figures_do_not_speak(squares: Squares) -> None:
     pytest.importorskip("matplotlib")
-    assert squares.plot("ko")["curve"].axes[0].get_xlabel() == korean.KOREAN["epoch"]
     with pytest.raises(ValueError, match="unknown language 'kr'"):
         squares.plot("kr")
 
@@ -129,7 +128,6 @@ def test_figures_do_not_take_on_the_style_around_them(squares: Squares) -> None:
 
 def test_a_missing_font_is_named(squares: Squares, monkeypatch) -> None:
     manager = pytest.importorskip("matplotlib.font_manager")
-    monkeypatch.undo()
     monkeypatch.setattr(manager, "get_font_names", lambda: ["DejaVu Sans"])
     monkeypatch.setattr(manager, "findSystemFonts", list)
     with pytest.raises(ValueError, match="no font with Korean letters is installed"):
@@ -139,7 +137,6 @@ def test_a_missing_font_is_named(squares: Squares, monkeypatch) -> None:
 
 def test_a_font_installed_since_matplotlib_listed_them_is_found(monkeypatch) -> None:
     manager = pytest.importorskip("matplotlib.font_manager")
-    monkeypatch.undo()
     names = ["DejaVu Sans"]
     monkeypatch.setattr(manager, "get_font_names", lambda: names)
     monkeypatch.setattr(manager, "findSystemFonts", lambda: ["/new/NanumGothic.ttf"])

@@ -6,6 +6,7 @@ import statistics
 
 import numpy as np
 import pytest
+from study_tables import texts
 
 from fastnn import Linear, ReLU, Sequential, data, layers
 from fastnn.studies import activations
@@ -169,9 +170,9 @@ def test_every_activation_is_judged(made):
 
 
 def test_the_same_seed_repeats_and_another_draws_others():
-    tables = [{k: t.csv() for k, t in quick(s).tables().items()} for s in (3, 3, 4)]
-    assert tables[0] == tables[1]
-    assert all(tables[0][name] != tables[2][name] for name in ("xor-points", "gradients", "dead"))
+    first, again, other = (texts(quick(seed)) for seed in (3, 3, 4))
+    assert first == again
+    assert all(first[name] != other[name] for name in ("xor-points", "gradients", "dead"))
 
 
 def test_other_data_have_findings_too():
@@ -191,9 +192,11 @@ def test_arguments_are_checked():
         activations.study((X, X[:, 0].astype(float)))
 
 
-def test_figures_are_drawn_in_both_languages(made, monkeypatch, tmp_path):
-    pytest.importorskip("matplotlib")
-    monkeypatch.setattr("fastnn.figures._hangul_font", lambda: "DejaVu Sans")
+def test_figures(made, language):
+    drawn = made.plot(language)
     names = {"curves", "xor", "gradients", "initialisers", "updates", "dead", "accuracy"}
-    for language in ("en", "ko"):
-        assert set(made.plot(language)) == names
+    assert set(drawn) == names
+    (axis,) = drawn["accuracy"].axes
+    ranked = [label.get_text() for label in axis.get_yticklabels()]
+    marks = next(line for line in axis.get_lines() if line.get_marker() == "D")
+    assert dict(zip(ranked, marks.get_xdata(), strict=True)) == made.accuracy.means()

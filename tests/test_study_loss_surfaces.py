@@ -7,10 +7,11 @@ import dataclasses
 import numpy as np
 import pytest
 import reference
+from study_tables import texts
 
 from fastnn.studies.loss_surfaces import study
 from fastnn.studies.loss_surfaces.escape import Sine, escape
-from fastnn.studies.samples import network, parts_of
+from fastnn.studies.samples import network, parts_of, with_first
 from fastnn.studies.two_weights import two_weights
 
 EPS = np.finfo(np.float32).eps
@@ -32,8 +33,7 @@ def small():
 
 @pytest.fixture(scope="module")
 def parts():
-    whole = parts_of(None, 0)
-    return whole._replace(train=tuple(array[:200] for array in whole.train))
+    return with_first(parts_of(None, 0), SMALL["rows"])
 
 
 # One sample's surface beside another's
@@ -212,9 +212,6 @@ def test_small_steps_of_the_full_batch_end_where_the_slope_leads() -> None:
 
 
 def test_the_same_seed_repeats(small) -> None:
-    def texts(result) -> dict[str, str]:
-        return {name: table.csv() for name, table in result.tables().items()}
-
     assert texts(study(**SMALL)) == texts(small) != texts(study(**SMALL, seed=1))
 
 
@@ -236,12 +233,9 @@ def test_arguments_are_checked() -> None:
             study(**{**SMALL, name: 0})
 
 
-def test_figures(small, monkeypatch) -> None:
-    pytest.importorskip("matplotlib")
-    monkeypatch.setattr("fastnn.figures._hangul_font", lambda: "DejaVu Sans")
-    for language in ("en", "ko"):
-        assert set(small.plot(language)) == {"surfaces", "updates", "escape", "ways"}
-    drawn = small.plot()
+def test_figures(small, language: str) -> None:
+    drawn = small.plot(language)
+    assert set(drawn) == {"surfaces", "updates", "escape", "ways"}
     image = drawn["updates"].axes[0].get_images()[0]
     assert (image.get_array() == small.responses[0].by_class).all()
     shares = drawn["escape"].axes[1].get_lines()
