@@ -200,8 +200,6 @@ def test_arguments_are_checked() -> None:
     for name, value in (("epochs", 0), ("rows", 0), ("batch_sizes", (0,))):
         with pytest.raises(ValueError, match=name):
             study(**{**SMALL, name: value})
-    with pytest.raises(ValueError, match="are of one class"):
-        study((np.random.default_rng(0).random((40, 3)), np.zeros(40, int)))
 
 
 def test_figures(small, language: str) -> None:
