@@ -15,8 +15,8 @@ from fastnn import figures, korean, studies
 from fastnn.cli import main
 from fastnn.history import History
 from fastnn.studies import samples
-from fastnn.studies.curves import by_epoch
 from fastnn.studies.results import Results, Table
+from fastnn.studies.sweeps import by_epoch
 from fastnn.words import Words
 
 FOLDER = Path(studies.__file__).parent

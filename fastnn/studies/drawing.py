@@ -23,6 +23,12 @@ def contours(axis: Any, x: np.ndarray, y: np.ndarray, loss: np.ndarray, levels: 
     axis.contour(x, y, loss, heights, colors="0.6", linewidths=0.5, linestyles="solid")
 
 
+def legend_below(figure: Any, axis: Any, columns: int) -> None:
+    """One legend for a figure whose axes have the same labels, those of one of them."""
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+
+
 def path(axis: Any, points: np.ndarray, colour: str, label: str | None = None) -> None:
     """The way of a descent, (S, 2): a line, its start a circle and its end a filled one."""
     axis.plot(points[:, 0], points[:, 1], "-", color=colour, lw=1.3, label=label)

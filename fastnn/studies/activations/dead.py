@@ -54,7 +54,7 @@ class Dead(Part):
             for number, numbers in enumerate(zip(*trained, strict=True))
         ]
         titles = ("setting", "activation", "network", "off before", "off after", "accuracy")
-        return {"dead": Table(dict(zip(titles, zip(*rows, strict=True), strict=True)))}
+        return {"dead": Table.of_rows(titles, rows)}
 
     def finding(self) -> str:
         def off(setting: str) -> str:

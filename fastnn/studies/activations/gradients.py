@@ -20,6 +20,7 @@ from ...layers import Activation, Layer, Linear
 from ...losses import CrossEntropyLoss
 from ...model import Sequential
 from ...words import Words
+from .. import drawing
 from ..results import Table
 from .part import ELEMENTWISE, Part
 
@@ -58,7 +59,7 @@ class Gradients(Part):
             for number, size in enumerate(sizes, start=1)
         ]
         titles = ("activation", "initialiser", "hidden layers", "layer", "relative gradient")
-        return {"gradients": Table(dict(zip(titles, zip(*rows, strict=True), strict=True)))}
+        return {"gradients": Table.of_rows(titles, rows)}
 
     def finding(self) -> str:
         deepest = self.depths[-1]
@@ -101,7 +102,7 @@ class Gradients(Part):
         for axis in axes[1]:
             axis.set_xlabel(say("layer"))
         figure.supylabel(say("gradient, relative to the last layer's"), size="medium")
-        figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+        drawing.legend_below(figure, axis, 4)
         return figure
 
 

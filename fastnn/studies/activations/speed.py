@@ -56,7 +56,7 @@ class Speed(Part):
         means = {name: errors.mean(axis=0) for name, errors in self.errors.items()}
         updates = range(len(next(iter(means.values()))))
         return {
-            "updates": Table(dict(zip(titles, zip(*rows, strict=True), strict=True))),
+            "updates": Table.of_rows(titles, rows),
             "training-errors": Table({"updates": updates, **means}),
         }
 

@@ -25,6 +25,7 @@ import numpy as np
 
 from ... import checks, figures
 from ...words import Words
+from .. import drawing
 from ..results import Results, Table
 from ..samples import parts_of, with_first
 from ..two_weights import two_weights
@@ -153,7 +154,6 @@ class BatchSize(Results):
         return f"{100.0 * self.target:.6g}%"
 
     def tables(self) -> dict[str, Table]:
-        """See :class:`Results`."""
         return {
             "summary": self.summary(),
             "epochs": self._epochs(),
@@ -215,7 +215,6 @@ class BatchSize(Results):
         return [math.inf if epoch is None else unit(curve, epoch) for curve, epoch in reached]
 
     def findings(self) -> list[str]:
-        """See :class:`Results`."""
         summary = self.summary()
         sizes = summary["batch size"]
         first, last = (1e3 * summary["seconds an epoch"][place] for place in (0, -1))
@@ -274,7 +273,6 @@ class BatchSize(Results):
         )
 
     def draw(self, say: Words) -> dict[str, Any]:
-        """See :class:`Results`."""
         return {
             "curves": self._draw_curves(say),
             "noise": self._draw_noise(say),
@@ -306,7 +304,7 @@ class BatchSize(Results):
         axes[1].set_xlim(left=0.0)
         axes[0].set_ylabel(say("loss of all training samples"))
         axes[1].set_title(say("dots: where validation accuracy reaches {target}", target=self.goal))
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+        drawing.legend_below(figure, axes[0], 3)
         return figure
 
     def _draw_noise(self, say: Words) -> Any:
@@ -334,7 +332,7 @@ class BatchSize(Results):
         right.set(
             xlabel=say("loss of all training samples"), ylabel=say("gradient noise scale (samples)")
         )
-        figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+        drawing.legend_below(figure, right, 3)
         return figure
 
     def _style(self, say: Words, curve: Curve) -> dict[str, str]:

@@ -7,8 +7,6 @@ network with rates of every size, and finds one by a range test.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,13 +15,13 @@ import numpy as np
 from ... import figures
 from ...cli_data import Parts
 from ...history import History
-from ...many import fit_many
 from ...model import Sequential
 from ...optim import SGD
 from ...words import Words
 from ..descent import descend
 from ..results import Results, Table
 from ..samples import network, parts_of, with_first
+from ..sweeps import sweep
 from ..wording import series
 from .range_test import SHARE, RangeTest, range_test, smoothed
 
@@ -86,18 +84,15 @@ def study(
     )
     rates = [*RATES, tested.suggestion]
     models = [fresh() for _ in rates]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # some are meant to diverge
-        histories = fit_many(
-            models,
-            *parts.train,
-            optimizers=[SGD(rate) for rate in rates],
-            seeds=seed,
-            epochs=epochs,
-            batch_size=batch_size,
-            history="update",
-            progress=False,
-        )
+    histories = sweep(
+        models,
+        parts,
+        optimizers=[SGD(rate) for rate in rates],
+        seeds=seed,
+        epochs=epochs,
+        batch_size=batch_size,
+        history="update",
+    )
     *runs, suggested = (
         _run(rate, model, history, parts)
         for rate, model, history in zip(rates, models, histories, strict=True)
@@ -191,9 +186,9 @@ class LearningRate(Results):
         ]
         return {
             "rates": self.summary(),
-            "updates": _table(("learning rate", "update", "loss"), updates),
+            "updates": Table.of_rows(("learning rate", "update", "loss"), updates),
             "range": self.tested.table(),
-            "parabola": _table(("rate times curvature", "step", "x"), steps),
+            "parabola": Table.of_rows(("rate times curvature", "step", "x"), steps),
         }
 
     def findings(self) -> list[str]:
@@ -347,7 +342,3 @@ def _outcome(run: Run) -> str:
 def _judged_by(run: Run) -> float:
     is_good = run.diverged_at is None and np.isfinite(run.validation_loss)
     return run.validation_loss if is_good else np.inf
-
-
-def _table(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> Table:
-    return Table(dict(zip(names, zip(*rows, strict=True), strict=True)))

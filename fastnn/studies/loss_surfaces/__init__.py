@@ -162,7 +162,6 @@ class LossSurfaces(Results):
     escape: Escape
 
     def tables(self) -> dict[str, Table]:
-        """See :class:`Results`."""
         before, after = (self.pair.losses(w) for w in (self.pair.unit.minimum, self.pair.updated))
         return {
             "surfaces": Table(
@@ -186,7 +185,6 @@ class LossSurfaces(Results):
         )
 
     def findings(self) -> list[str]:
-        """See :class:`Results`."""
         before, after = (self.pair.losses(w) for w in (self.pair.unit.minimum, self.pair.updated))
         return [
             "Where all samples' loss is least, single samples still pull. An update on sample A, "
@@ -198,7 +196,6 @@ class LossSurfaces(Results):
         ]
 
     def draw(self, say: Words) -> dict[str, Any]:
-        """See :class:`Results`."""
         return {
             "surfaces": self._draw_surfaces(say),
             "updates": responses.draw(self.responses, say),

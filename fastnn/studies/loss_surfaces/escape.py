@@ -19,6 +19,7 @@ import numpy as np
 from ... import checks, figures
 from ...optim import SGD
 from ...words import Words
+from .. import drawing
 from ..descent import descend
 from ..results import Table
 from ..wording import kind_of_descent, series
@@ -143,7 +144,7 @@ class Escape:
             for rate, share in zip(self.learning_rates, shares, strict=True)
         ]
         names = ("momentum", "batch size", "learning rate", "share in the global minimum")
-        return Table(dict(zip(names, zip(*rows, strict=True), strict=True)))
+        return Table.of_rows(names, rows)
 
     def findings(self) -> list[str]:
         """What noise does, and what momentum does."""
@@ -201,7 +202,7 @@ class Escape:
         )
         right.set_xticks(self.learning_rates, [f"{rate:g}" for rate in self.learning_rates])
         right.minorticks_off()
-        figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        drawing.legend_below(figure, right, 2)
         return figure
 
     def _draw_ways(self, say: Words) -> Any:

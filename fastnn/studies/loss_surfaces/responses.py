@@ -107,7 +107,7 @@ def table(measured: list[Responses]) -> Table:
         for j, other in enumerate(one.classes)
     ]
     names = ("epochs", "updated on class", "loss of class", "mean change")
-    return Table(dict(zip(names, zip(*rows, strict=True), strict=True)))
+    return Table.of_rows(names, rows)
 
 
 def draw(measured: list[Responses], say: Words) -> Any:

@@ -267,7 +267,7 @@ class Optimizers(Results):
         top = 2.0 * max(self.trained_by(name)[0].validation_loss for name in COMPARED)
         rates.set(yscale="log", ylim=(max(0.7 * lowest, _LEAST_DRAWN * top), top))
         for axis in (losses, accuracies):
-            axis.xaxis.get_major_locator().set_params(integer=True)
+            figures.whole_ticks(axis)
         figure.legend(*losses.get_legend_handles_labels(), loc="outside upper center", ncols=6)
         return figure
 

@@ -24,8 +24,8 @@ import numpy as np
 from ... import checks
 from ...words import Words
 from .. import samples
-from ..curves import by_epoch
 from ..results import Results, Table
+from ..sweeps import by_epoch
 from . import drawing
 from .experiment import REMEDIES, Remedy, draw_rows, image_shape, train
 
