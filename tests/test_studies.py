@@ -14,6 +14,7 @@ import pytest
 from fastnn import figures, korean, studies
 from fastnn.cli import main
 from fastnn.history import History
+from fastnn.perceptron import network
 from fastnn.studies import samples
 from fastnn.studies.results import Results, Table
 from fastnn.studies.sweeps import by_epoch
@@ -199,7 +200,7 @@ def test_pixels_become_shares_of_the_brightest() -> None:
     parts = samples.parts_of((images, np.tile([0, 1], 20)), 0)
     rows = np.concatenate([X for X, _ in (parts.train, parts.validation, parts.test)])
     assert np.array_equal(np.sort(rows.ravel()), np.arange(240, dtype=np.float32) / np.float32(255))
-    (standardize, *_) = samples.network(parts, [])
+    (standardize, *_) = network(parts, [])
     assert np.ptp(standardize.arguments()["scale"]) == 0.0
 
 

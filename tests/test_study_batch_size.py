@@ -11,9 +11,10 @@ import reference
 from study_tables import texts
 
 import fastnn
+from fastnn.perceptron import network
 from fastnn.studies.batch_size import RATES, study
 from fastnn.studies.batch_size.noise import gradient_noise
-from fastnn.studies.samples import network, parts_of, with_first
+from fastnn.studies.samples import parts_of, with_first
 from fastnn.studies.two_weights import batches, two_weights
 
 EPS = np.finfo(np.float32).eps

@@ -9,10 +9,11 @@ import pytest
 from study_tables import texts
 
 from fastnn import SGD, DivergedError
+from fastnn.perceptron import network
 from fastnn.studies import learning_rate
 from fastnn.studies.learning_rate import LearningRate, Run
 from fastnn.studies.learning_rate.range_test import FIRST, LAST, Rising
-from fastnn.studies.samples import network, parts_of
+from fastnn.studies.samples import parts_of
 
 EPSILON = np.finfo(np.float64).eps
 

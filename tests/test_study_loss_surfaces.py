@@ -9,9 +9,10 @@ import pytest
 import reference
 from study_tables import texts
 
+from fastnn.perceptron import network
 from fastnn.studies.loss_surfaces import study
 from fastnn.studies.loss_surfaces.escape import Sine, escape
-from fastnn.studies.samples import network, parts_of, with_first
+from fastnn.studies.samples import parts_of, with_first
 from fastnn.studies.two_weights import two_weights
 
 EPS = np.finfo(np.float32).eps

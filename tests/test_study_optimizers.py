@@ -9,11 +9,12 @@ import pytest
 from study_tables import texts
 
 from fastnn import Adam
+from fastnn.perceptron import network
 from fastnn.studies import optimizers
 from fastnn.studies.optimizers import COMPARED, Optimizers
 from fastnn.studies.optimizers.descents import RATES
 from fastnn.studies.optimizers.surfaces import SURFACES, Surface
-from fastnn.studies.samples import network, parts_of
+from fastnn.studies.samples import parts_of
 
 EPSILON = np.finfo(np.float64).eps
 STEPS = 150

@@ -29,6 +29,7 @@ from ..losses import CrossEntropyLoss
 from ..many import fit_many
 from ..model import Sequential
 from ..optim import SGD
+from ..perceptron import network
 from ..runs import Runs
 from ..training_data import TrainingData
 from ..words import Words
@@ -139,7 +140,7 @@ def _train(
 ) -> tuple[list[Sequential], int]:
     """A network of a setting for each seed, and how many updates each had."""
     widths = [_WIDTH] * setting.hidden_layers
-    models = [samples.network(parts, widths, setting.activation, seed=own) for own in seeds]
+    models = [network(parts, widths, setting.activation, seed=own) for own in seeds]
     rows = len(parts.train[0])
     batch_size = min(setting.batch_size or rows, rows)
     an_epoch = math.ceil(rows / batch_size)

@@ -17,10 +17,11 @@ from .. import figures
 from ..cli_data import Parts
 from ..history import History
 from ..optim import Adam
+from ..perceptron import network
 from ..schedules import BY_NAME
 from ..words import Words
 from .results import Results, Table
-from .samples import network, parts_of, with_first
+from .samples import parts_of, with_first
 from .sweeps import by_epoch, sweep
 
 REFERENCE = "constant"

@@ -11,9 +11,9 @@ from ... import figures
 from ...cli_data import Parts
 from ...many import fit_many
 from ...optim import Adam
+from ...perceptron import network
 from ...words import Words
 from ..results import Table
-from ..samples import network
 from .part import ELEMENTWISE, HIDDEN, Part, seeds
 
 _RATE = 1e-3

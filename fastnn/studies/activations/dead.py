@@ -17,9 +17,9 @@ from ...layers import Activation, Linear
 from ...many import fit_many
 from ...model import Sequential
 from ...optim import Adam
+from ...perceptron import network
 from ...words import Words
 from ..results import Table
-from ..samples import network
 from .part import ELEMENTWISE, HIDDEN, Part, seeds
 
 _ACTIVATIONS = ("relu", "leaky_relu")

@@ -15,10 +15,11 @@ from numpy.typing import DTypeLike
 
 from ... import figures, init
 from ...backend import use_backend
-from ...cli_data import Parts, standardize
+from ...cli_data import Parts
 from ...layers import Activation, Layer, Linear
 from ...losses import CrossEntropyLoss
 from ...model import Sequential
+from ...perceptron import standardize
 from ...words import Words
 from .. import drawing
 from ..results import Table

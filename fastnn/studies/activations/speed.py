@@ -16,9 +16,9 @@ from ... import figures
 from ...cli_data import Parts
 from ...many import fit_many
 from ...optim import SGD
+from ...perceptron import network
 from ...words import Words
 from ..results import Table
-from ..samples import network
 from .part import ELEMENTWISE, HIDDEN, Part, seeds
 
 ERRORS = (0.1, 0.01)

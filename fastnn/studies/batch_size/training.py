@@ -13,7 +13,7 @@ from ...cli_data import Parts
 from ...history import EpochInfo
 from ...model import Sequential
 from ...optim import SGD
-from ..samples import network
+from ...perceptron import network
 from ..sweeps import by_epoch, sweep
 from .noise import gradient_noise
 

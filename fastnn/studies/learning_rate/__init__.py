@@ -17,10 +17,11 @@ from ...cli_data import Parts
 from ...history import History
 from ...model import Sequential
 from ...optim import SGD
+from ...perceptron import network
 from ...words import Words
 from ..descent import descend
 from ..results import Results, Table
-from ..samples import network, parts_of, with_first
+from ..samples import parts_of, with_first
 from ..sweeps import sweep
 from ..wording import series
 from .range_test import SHARE, RangeTest, range_test, smoothed

@@ -13,9 +13,9 @@ from ...cli_data import Parts
 from ...losses import CrossEntropyLoss
 from ...model import Sequential
 from ...optim import SGD
+from ...perceptron import network
 from ...words import Words
 from ..results import Table
-from ..samples import network
 
 _MOST_NAMES, _MOST_LETTERS, _UPRIGHT_LETTERS = 20, 12, 3
 """Classes whose names have room along an axis, how much of each has, and how much upright."""

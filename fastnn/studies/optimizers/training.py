@@ -9,7 +9,7 @@ import numpy as np
 
 from ...cli_data import Parts
 from ...optim import OPTIMIZERS
-from ..samples import network
+from ...perceptron import network
 from ..sweeps import by_epoch, sweep
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
