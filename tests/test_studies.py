@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -261,6 +262,17 @@ def test_seeds_are_checked_alike_for_every_study(seed: int, message: str) -> Non
     for name in studies.STUDIES:
         with pytest.raises(ValueError, match=f"^seed .*{message}"):
             studies.run(name, seed=seed)
+
+
+@pytest.mark.parametrize("name", studies.STUDIES)
+def test_sizes_and_rates_are_checked_by_name(name: str) -> None:
+    study = studies._study(name)
+    defaults = {key: p.default for key, p in inspect.signature(study).parameters.items()}
+    for argument, default in defaults.items():
+        wrong = -1 if argument == "seed" else 0 if type(default) is int else -1.0
+        if isinstance(default, int | float):
+            with pytest.raises(ValueError, match=f"^{argument} must be "):
+                study(**{argument: wrong})
 
 
 def test_the_command(tmp_path: Path, capsys) -> None:

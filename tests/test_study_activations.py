@@ -184,7 +184,7 @@ def test_other_data_have_findings_too():
 
 
 def test_arguments_are_checked():
-    for wrong in ({"networks": 1}, {"depths": ()}, {"updates": 0}, {"rows": 0}):
+    for wrong in ({"networks": 1}, {"depths": ()}, {"depths": (0,)}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             activations.study(**wrong)
     X, _ = data.digits()

@@ -77,11 +77,9 @@ def test_the_same_seed_repeats_and_another_draws_others():
     assert first == again != other
 
 
-def test_arguments_are_checked():
-    with pytest.raises(ValueError, match="learning_rate"):
+def test_a_learning_rate_of_zero_is_refused():
+    with pytest.raises(ValueError, match="learning_rate must be above 0"):
         study(learning_rate=0.0)
-    with pytest.raises(ValueError, match="seed"):
-        study(seed=-1)
 
 
 def test_findings_have_the_numbers(worked):

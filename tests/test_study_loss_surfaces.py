@@ -229,9 +229,14 @@ def test_summary_and_findings_have_the_numbers(small) -> None:
 
 
 def test_arguments_are_checked() -> None:
-    for name in ("rows", "epochs", "momentum"):
-        with pytest.raises(ValueError, match=name):
-            study(**{**SMALL, name: 0})
+    for name, wrong in (
+        ("batch_sizes", (0,)),
+        ("learning_rates", ()),
+        ("learning_rates", (-0.1,)),
+        ("momentum", 1.0),
+    ):
+        with pytest.raises(ValueError, match=f"^{name} "):
+            study(**{**SMALL, name: wrong})
 
 
 def test_figures(small, language: str) -> None:

@@ -116,7 +116,9 @@ def test_augmentation_is_for_images() -> None:
     assert not any("on purpose" in finding for finding in found.findings())
 
 
-@pytest.mark.parametrize("sizes", [{"draws": 1}, {"wrong": 1.0}, {"widths": [8, 4]}])
+@pytest.mark.parametrize(
+    "sizes", [{"draws": 1}, {"wrong": 1.0}, {"widths": [8, 4]}, {"widths": [0, 4]}]
+)
 def test_sizes_that_do_not_fit(sizes: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(sizes))):
         overfitting.study(**sizes)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .. import figures
+from .. import checks, figures
 from ..cli_data import Parts
 from ..history import History
 from ..optim import Adam
@@ -61,12 +61,23 @@ def study(
     width : int, default 32
         Of the one hidden layer.
 
+    Returns
+    -------
+    Schedules
+
+    Raises
+    ------
+    ValueError, TypeError
+        For data or sizes that do not fit.
+
     Examples
     --------
     >>> results = study(epochs=2, networks=1)
     >>> [effect.name for effect in results.effects][:3]
     ['constant', 'step', 'exponential']
     """
+    checks.positive_ints(epochs=epochs, networks=networks, batch_size=batch_size, width=width)
+    checks.number("rate", rate, above=0.0)
     parts = with_first(parts_of(data, seed), rows)
     seeds = range(seed, seed + networks)
     effects = []

@@ -83,7 +83,7 @@ def study(
     >>> result.summary()["updates an epoch"]
     [3, 1]
     """
-    checks.positive_int("epochs", epochs)
+    checks.positive_ints(epochs=epochs, hidden=hidden, path_updates=path_updates)
     if accuracy is not None:
         accuracy = checks.number("accuracy", accuracy, at_least=0.0, at_most=1.0)
     parts = with_first(parts_of(data, seed), rows)

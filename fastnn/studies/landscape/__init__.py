@@ -84,6 +84,10 @@ def study(
     points : int, default 41
         Along each side of the landscape, an odd number: the network is the one in the middle.
 
+    Returns
+    -------
+    Landscape
+
     Raises
     ------
     ValueError, TypeError
@@ -96,9 +100,8 @@ def study(
     >>> bool(deep > 3 * mini_batches > 3 * sigmoid)
     True
     """
+    checks.positive_ints(updates=updates, directions=directions)
     checks.integer("networks", networks, at_least=2)
-    checks.positive_int("updates", updates)
-    checks.positive_int("directions", directions)
     if checks.integer("points", points, at_least=3) % 2 == 0:
         raise ValueError(f"points is {points}; expected an odd number, with one in the middle")
     parts = samples.with_first(samples.parts_of(data, seed), rows)

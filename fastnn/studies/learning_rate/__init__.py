@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ... import figures
+from ... import checks, figures
 from ...cli_data import Parts
 from ...history import History
 from ...model import Sequential
@@ -69,12 +69,24 @@ def study(
     width : int, default 32
         Of the one hidden layer.
 
+    Returns
+    -------
+    LearningRate
+
+    Raises
+    ------
+    ValueError, TypeError
+        For data or sizes that do not fit.
+
     Examples
     --------
     >>> results = study(epochs=2)
     >>> results.runs[-1].rate, results.verdict(results.runs[-1])
     (10.0, 'diverged')
     """
+    checks.positive_ints(
+        epochs=epochs, range_updates=range_updates, batch_size=batch_size, width=width
+    )
     parts = with_first(parts_of(data, seed), rows)
 
     def fresh() -> Sequential:

@@ -70,7 +70,8 @@ def study(
         Samples drawn for an update, those below ``samples``; the full batch is added.
     momentum : float, default 0.9
         Beside none.
-    learning_rates : sequence of float
+    learning_rates : sequence of float, default (0.025, 0.05, 0.1, 0.2, 0.4)
+        Of those descents.
 
     Returns
     -------
@@ -87,7 +88,15 @@ def study(
     >>> result.summary()["batch size"]
     [1, 5, 30, 1, 5, 30]
     """
-    checks.positive_int("epochs", epochs)
+    checks.positive_ints(
+        hidden=hidden,
+        per_class=per_class,
+        epochs=epochs,
+        samples=samples,
+        starts=starts,
+        updates=updates,
+    )
+    checks.number("learning_rate", learning_rate, above=0.0)
     parts = with_first(parts_of(data, seed), rows)
     return LossSurfaces(
         _pair(two_weights(parts)),

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ... import figures
+from ... import checks, figures
 from ...optim import OPTIMIZERS
 from ...words import Words
 from .. import drawing
@@ -62,17 +62,30 @@ def study(
     width : int, default 32
         Of the one hidden layer.
 
+    Returns
+    -------
+    Optimizers
+
+    Raises
+    ------
+    ValueError, TypeError
+        For data or sizes that do not fit.
+
     Examples
     --------
     >>> results = study(steps=40, epochs=1, networks=1)
     >>> results.best_on(SURFACES[1], "rmsprop").leaves_at < 40
     True
     """
+    checks.positive_ints(
+        steps=steps, epochs=epochs, networks=networks, batch_size=batch_size, width=width
+    )
+    parts = with_first(parts_of(data, seed), rows)
     return Optimizers(
         descents(COMPARED, steps),
         trainings(
             COMPARED,
-            with_first(parts_of(data, seed), rows),
+            parts,
             range(seed, seed + networks),
             epochs=epochs,
             batch_size=batch_size,
