@@ -186,7 +186,7 @@ class Backprop(Results):
             before=_number(self.before["L"]),
             after=_number(self.after["L"]),
         )
-        drawing = NetworkDrawing((8.9, 4.2), title, radius=0.5)
+        drawing = NetworkDrawing((9.15, 4.2), title, radius=0.5)
         places = {node: (0.7 + 2.5 * x, 1.0 + 2.2 * y) for node, (x, y) in _NODES.items()}
 
         def equations(*names: str) -> list[str]:
@@ -200,7 +200,7 @@ class Backprop(Results):
 
     def _draw_backward(self, say: Words) -> Any:
         title = say("Backward: along every arrow, upstream times local is downstream")
-        drawing = NetworkDrawing((11.9, 5.0), title, radius=0.58)
+        drawing = NetworkDrawing((12.3, 5.0), title, radius=0.58)
         places = {node: (0.7 + 3.4 * x, 1.2 + 2.6 * y) for node, (x, y) in _NODES.items()}
 
         def products(start: tuple[str, ...], *ends: str) -> list[str]:
@@ -320,7 +320,7 @@ _NODES = {
     ("z2", "h2"): (1.0, 0.0),
     ("o1",): (2.0, 1.0),
     ("o2",): (2.0, 0.0),
-    ("p1", "p2", "L"): (3.0, 0.5),
+    ("p1", "p2", "L"): (3.1, 0.5),
 }
 """What stands in each circle, and its column and row."""
 _X1, _X2, _H1, _H2, _O1, _O2, _L = _NODES
