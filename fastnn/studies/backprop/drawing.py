@@ -18,7 +18,7 @@ _NODES = {
     ("z2", "h2"): (1.0, 0.0),
     ("o1",): (2.0, 1.0),
     ("o2",): (2.0, 0.0),
-    ("p1", "p2", "L"): (3.0, 0.5),
+    ("p1", "p2", "L"): (3.1, 0.5),
 }
 """What stands in each circle, and its column and row."""
 _X1, _X2, _H1, _H2, _O1, _O2, _L = _NODES
@@ -45,7 +45,7 @@ def forward(worked: Backprop, say: Words) -> Any:
         before=number(worked.before["L"]),
         after=number(worked.after["L"]),
     )
-    sketch = NetworkDrawing((8.9, 4.2), title, radius=0.5)
+    sketch = NetworkDrawing((9.15, 4.2), title, radius=0.5)
     places = {node: (0.7 + 2.5 * x, 1.0 + 2.2 * y) for node, (x, y) in _NODES.items()}
 
     def equations(*names: str) -> list[str]:
@@ -61,7 +61,7 @@ def forward(worked: Backprop, say: Words) -> Any:
 def backward(worked: Backprop, say: Words) -> Any:
     """What flows back along every arrow, and what arrives in every circle."""
     title = say("Backward: along every arrow, upstream times local is downstream")
-    sketch = NetworkDrawing((11.9, 5.0), title, radius=0.58)
+    sketch = NetworkDrawing((12.3, 5.0), title, radius=0.58)
     places = {node: (0.7 + 3.4 * x, 1.2 + 2.6 * y) for node, (x, y) in _NODES.items()}
 
     def products(start: tuple[str, ...], *ends: str) -> list[str]:

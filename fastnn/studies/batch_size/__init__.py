@@ -321,12 +321,13 @@ class BatchSize(Results):
         right.axhline(self.suggested, color="0.3", lw=1, ls="--")
         right.annotate(
             say("suggested batch size: {size}", size=self.suggested),
-            (0.01, self.suggested),
+            (0.99, self.suggested),
             xycoords=("axes fraction", "data"),
             xytext=(0, 3),
             textcoords="offset points",
-            ha="left",
+            ha="right",
             va="bottom",
+            bbox={"fc": "white", "ec": "none", "pad": 1.0, "alpha": 0.8},  # curves may be there
         )
         right.invert_xaxis()
         right.set(

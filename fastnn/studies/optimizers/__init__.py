@@ -200,8 +200,9 @@ class Optimizers(Results):
             f"{_title(name)} {self._count_leaving(surface, name)}" for name in COMPARED
         )
         return (
-            f"Surface with a {surface.name}: to the minimum at the best of {len(RATES)} rates "
-            f"{'; '.join(parts)}. Rates that come half-way down to it and stay there: {leaving}."
+            f"Surface with a {surface.name}, each at the best of {len(RATES)} rates: the minimum "
+            f"is reached by {'; '.join(parts)}. At so many of the rates the descent gets at least "
+            f"half of the way down, and stays there: {leaving}."
         )
 
     def _findings_on_data(self) -> list[str]:
