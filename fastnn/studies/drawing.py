@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 
+_LEAST = 1e-6
+"""The least loss on a logarithmic axis, of its top."""
+
 
 def contours(axis: Any, x: np.ndarray, y: np.ndarray, loss: np.ndarray, levels: int = 24) -> None:
     """Lines of equal loss over a plane; close together in the valley, where paths end.
@@ -27,6 +30,14 @@ def legend_below(figure: Any, axis: Any, columns: int) -> None:
     """One legend for a figure whose axes have the same labels, those of one of them."""
     handles, labels = axis.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+
+
+def losses_to_the_top(axis: Any, top: float, lowest: float = 0.0) -> None:
+    """A logarithmic axis of losses, from the lowest; at the most six powers of ten below its top.
+
+    Smaller losses, down to 0, are off it.
+    """
+    axis.set(yscale="log", ylim=(max(lowest, _LEAST * top), top))
 
 
 def path(axis: Any, points: np.ndarray, colour: str, label: str | None = None) -> None:

@@ -45,8 +45,8 @@ def study(
 
     Parameters
     ----------
-    data : pair of arrays (X, y), Parts or None
-        None for the embedded digits.
+    data : pair of arrays (X, y) or Parts, optional
+        Samples and class numbers; the embedded digits by default.
     seed : int, default 0
         Of the split and of the first network; the others have the seeds after it.
     rows : int, default 2000

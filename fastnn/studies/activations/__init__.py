@@ -33,7 +33,7 @@ def study(
 
     Parameters
     ----------
-    data : pair of arrays (X, y), optional
+    data : pair of arrays (X, y) or Parts, optional
         Samples and class numbers; the embedded digits by default.
     seed : int, default 0
     rows : int, default 2000

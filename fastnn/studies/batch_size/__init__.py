@@ -52,8 +52,8 @@ def study(
 
     Parameters
     ----------
-    data : pair of arrays (X, y), or Parts, optional
-        The embedded digits by default.
+    data : pair of arrays (X, y) or Parts, optional
+        Samples and class numbers; the embedded digits by default.
     seed : int, default 0
     rows : int, default 1000
         The most samples to train on.

@@ -70,8 +70,8 @@ def study(
 
     Parameters
     ----------
-    data : pair of arrays (X, y), optional
-        The embedded digits by default.
+    data : pair of arrays (X, y) or Parts, optional
+        Samples and class numbers; the embedded digits by default.
     seed : int, default 0
     rows : int, default 1000
         The most to train on; the landscape is that of the loss on the same rows.

@@ -47,7 +47,7 @@ def study(
 
     Parameters
     ----------
-    data : pair of arrays (X, y), or Parts, optional
+    data : pair of arrays (X, y) or Parts, optional
         For the surfaces and the network; the embedded digits by default.
     seed : int, default 0
     rows : int, default 1000

@@ -25,9 +25,6 @@ from .training import Training, trainings
 COMPARED = tuple(name for name in OPTIMIZERS if name != "adamw")
 """All but AdamW, which without its weight decay is Adam."""
 
-_LEAST_DRAWN = 1e-6
-"""Of the top of an axis; smaller losses, down to 0, are off it."""
-
 _COLOURS = dict(zip(COMPARED, figures.COLOURS, strict=False))
 
 
@@ -46,8 +43,8 @@ def study(
 
     Parameters
     ----------
-    data : pair of arrays (X, y), Parts or None
-        None for the embedded digits.
+    data : pair of arrays (X, y) or Parts, optional
+        Samples and class numbers; the embedded digits by default.
     seed : int, default 0
         Of the split and of the first network; the others have the seeds after it.
     rows : int, default 2000
@@ -260,7 +257,7 @@ class Optimizers(Results):
             above = self.best_on(surface, name).losses - bottom
             axis.plot(above, color=_COLOURS[name], label=_title(name))
         top = 2.0 * (surface.loss_at(surface.start) - bottom)
-        axis.set(yscale="log", ylim=(_LEAST_DRAWN * top, top))
+        drawing.losses_to_the_top(axis, top)
         axis.set(xlabel=say("step"), ylabel=say("loss above the minimum"))
 
     def _draw_training(self, say: Words) -> Any:
@@ -279,7 +276,7 @@ class Optimizers(Results):
         lowest = min(t.validation_loss for t in self.trainings)
         # The lowest rate has hardly trained: what is far above it diverges.
         top = 2.0 * max(self.trained_by(name)[0].validation_loss for name in COMPARED)
-        rates.set(yscale="log", ylim=(max(0.7 * lowest, _LEAST_DRAWN * top), top))
+        drawing.losses_to_the_top(rates, top, 0.7 * lowest)
         for axis in (losses, accuracies):
             figures.whole_ticks(axis)
         figure.legend(*losses.get_legend_handles_labels(), loc="outside upper center", ncols=6)

@@ -49,8 +49,8 @@ def study(
 
     Parameters
     ----------
-    data : pair of arrays (X, y), optional
-        The embedded digits by default.
+    data : pair of arrays (X, y) or Parts, optional
+        Samples and class numbers; the embedded digits by default.
     seed : int, default 0
     rows : int, default 200
         That a network is trained on; at most half of the training part.
