@@ -17,10 +17,9 @@ from ...layers import Activation, Linear
 from ...many import fit_many
 from ...model import Sequential
 from ...optim import Adam
-from ...perceptron import network
 from ...words import Words
 from ..results import Table
-from .part import ELEMENTWISE, HIDDEN, Part, seeds
+from .part import Part, seeds, untrained
 
 _ACTIVATIONS = ("relu", "leaky_relu")
 _SETTINGS = {"usual": (1e-3, 0.0), "rate 0.1": (0.1, 0.0), "bias -5": (1e-3, -5.0)}
@@ -105,7 +104,7 @@ def measure(parts: Parts, networks: int, epochs: int, seed: int) -> Dead:
     numbers = seeds(seed, networks)
     for setting, (rate, bias) in _SETTINGS.items():
         for name in _ACTIVATIONS:
-            models = [network(parts, HIDDEN, ELEMENTWISE[name], seed=number) for number in numbers]
+            models = untrained(name, parts, numbers)
             for model in models:
                 _start_from(model, bias)
             before = [share_off(model, parts.train[0]) for model in models]

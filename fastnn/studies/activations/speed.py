@@ -16,10 +16,9 @@ from ... import figures
 from ...cli_data import Parts
 from ...many import fit_many
 from ...optim import SGD
-from ...perceptron import network
 from ...words import Words
 from ..results import Table
-from .part import ELEMENTWISE, HIDDEN, Part, seeds
+from .part import Part, seeds, untrained
 
 ERRORS = (0.1, 0.01)
 """The shares of training rows that may be wrong."""
@@ -92,10 +91,8 @@ def measure(parts: Parts, networks: int, updates: int, seed: int) -> Speed:
     """Networks of either activation at the same rate."""
     errors = {}
     for name in _ACTIVATIONS:
-        numbers = seeds(seed, networks)
-        models = [network(parts, HIDDEN, ELEMENTWISE[name], seed=number) for number in numbers]
         histories = fit_many(
-            models,
+            untrained(name, parts, seeds(seed, networks)),
             *parts.train,
             optimizers=SGD(_RATE),
             batch_size="full",
