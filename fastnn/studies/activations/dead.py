@@ -62,10 +62,12 @@ class Dead(Part):
             )
             return ", ".join(shares)
 
-        usual, rate, bias = _SETTINGS
+        usual, high_rate, low_bias = _SETTINGS
+        rates, biases = zip(*_SETTINGS.values(), strict=True)
         return (
             f"Units that are off for every training row after training: {off(usual)}; at a "
-            f"learning rate of 0.1 instead of 0.001 {off(rate)}; from biases of -5 {off(bias)}. "
+            f"learning rate of {rates[1]:g} instead of {rates[0]:g} {off(high_rate)}; from biases "
+            f"of {biases[2]:g} {off(low_bias)}. "
             "A ReLU that is off has no gradient to come back by; a leaky one has."
         )
 

@@ -144,6 +144,7 @@ def _train(
         batch_size=batch_size,
         epochs=epochs,
         clip_norm=_CLIP_NORM,
+        progress=False,
     )
     return models, epochs * an_epoch
 

@@ -115,6 +115,7 @@ def train(
         "epochs": epochs,
         "batch_size": _BATCH_SIZE,
         "validation_data": draw.parts.validation,
+        "progress": False,
     }
     together = [n for n, (_, remedy) in enumerate(settings) if not (shape and remedy.augments)]
     fit_many(
