@@ -189,6 +189,12 @@ def test_the_table_and_the_findings_name_rates_and_steps(results: Optimizers) ->
     assert f"SGD {results.best_by('sgd').rate:g}" in text
 
 
+def test_a_minimum_that_none_reaches(results: Optimizers) -> None:
+    short = [dataclasses.replace(d, points=d.points[:5]) for d in results.descents]
+    finding = dataclasses.replace(results, descents=short).findings()[3]
+    assert "the minimum is reached by none; not within 4 steps: SGD, Momentum," in finding
+
+
 def test_the_seed_repeats_every_number() -> None:
     first, again = (texts(optimizers.study(steps=10, epochs=1, networks=1)) for _ in range(2))
     assert set(first) == {"summary", "surfaces", "paths", "rates", "epochs"}

@@ -26,10 +26,19 @@ def contours(axis: Any, x: np.ndarray, y: np.ndarray, loss: np.ndarray, levels: 
     axis.contour(x, y, loss, heights, colors="0.6", linewidths=0.5, linestyles="solid")
 
 
-def legend_below(figure: Any, axis: Any, columns: int) -> None:
-    """One legend for a figure whose axes have the same labels, those of one of them."""
+def shared_legend(figure: Any, axis: Any, columns: int, where: str = "lower") -> None:
+    """One legend for all axes of a figure, with the labels of one of them.
+
+    Parameters
+    ----------
+    figure : matplotlib figure
+    axis : matplotlib axes
+    columns : int
+    where : "lower" or "upper", default "lower"
+        Below the axes or above them.
+    """
     handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+    figure.legend(handles, labels, loc=f"outside {where} center", ncols=columns)
 
 
 def losses_to_the_top(axis: Any, top: float, lowest: float = 0.0) -> None:

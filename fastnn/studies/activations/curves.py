@@ -70,7 +70,7 @@ class Curves(Part):
             axis.set(xlim=(-_DRAWN, _DRAWN), ylim=(-2.2, 3.2))
         for axis in axes[-1]:
             axis.set_xlabel("$z$")
-        drawing.legend_below(figure, axis, 2)
+        drawing.shared_legend(figure, axis, 2)
         return {"curves": figure}
 
 

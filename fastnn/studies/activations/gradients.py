@@ -105,7 +105,7 @@ class Gradients(Part):
         for axis in axes[1]:
             axis.set_xlabel(say("layer"))
         figure.supylabel(say("gradient, relative to the last layer's"), size="medium")
-        drawing.legend_below(figure, axis, 4)
+        drawing.shared_legend(figure, axis, 4)
         return figure
 
 

@@ -98,7 +98,7 @@ class Linearity(Part):
             accuracy = f"{self.accuracies[name][0]:.1%}"
             axis.set_title(say("{name}: {accuracy} right", name=name, accuracy=accuracy))
             axis.set(aspect="equal", xlim=(-_REACH, _REACH), ylim=(-_REACH, _REACH))
-        drawing.legend_below(figure, axis, 2)
+        drawing.shared_legend(figure, axis, 2)
         return {"xor": figure}
 
 

@@ -45,7 +45,7 @@ def curves(found: BatchSize, say: Words) -> Any:
     axes[1].set_xlim(left=0.0)
     axes[0].set_ylabel(say("loss of all training samples"))
     axes[1].set_title(say("dots: where validation accuracy reaches {target}", target=found.goal))
-    drawing.legend_below(figure, axes[0], 3)
+    drawing.shared_legend(figure, axes[0], 3)
     return figure
 
 
@@ -75,7 +75,7 @@ def noise(found: BatchSize, say: Words) -> Any:
     right.set(
         xlabel=say("loss of all training samples"), ylabel=say("gradient noise scale (samples)")
     )
-    drawing.legend_below(figure, right, 3)
+    drawing.shared_legend(figure, right, 3)
     return figure
 
 

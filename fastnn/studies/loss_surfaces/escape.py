@@ -202,7 +202,7 @@ class Escape:
         )
         right.set_xticks(self.learning_rates, [f"{rate:g}" for rate in self.learning_rates])
         right.minorticks_off()
-        drawing.legend_below(figure, right, 2)
+        drawing.shared_legend(figure, right, 2)
         return figure
 
     def _draw_ways(self, say: Words) -> Any:

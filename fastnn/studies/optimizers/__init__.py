@@ -190,7 +190,7 @@ class Optimizers(Results):
         steps = {_title(d.optimizer): d.reaches_at for d in best}
         reached = sorted((taken, name) for name, taken in steps.items() if taken is not None)
         never = [name for name, taken in steps.items() if taken is None]
-        parts = [f"{name} in {taken} steps" for taken, name in reached]
+        parts = [f"{name} in {taken} steps" for taken, name in reached] or ["none"]
         if never:
             parts.append(f"not within {len(best[0].points) - 1} steps: {', '.join(never)}")
         leaving = ", ".join(
@@ -236,8 +236,7 @@ class Optimizers(Results):
         for axis, surface in zip(axes.flat, SURFACES, strict=True):
             draw(say, axis, surface)
             axis.set_title(f"{say(surface.name)}\n${surface.formula}$")
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+        drawing.shared_legend(figure, axes[0, 0], len(COMPARED) + 1, "upper")
         return figure
 
     def _draw_paths(self, say: Words, axis: Any, surface: Surface) -> None:
@@ -279,7 +278,7 @@ class Optimizers(Results):
         drawing.losses_to_the_top(rates, top, 0.7 * lowest)
         for axis in (losses, accuracies):
             figures.whole_ticks(axis)
-        figure.legend(*losses.get_legend_handles_labels(), loc="outside upper center", ncols=6)
+        drawing.shared_legend(figure, losses, len(COMPARED), "upper")
         return figure
 
 
