@@ -27,7 +27,7 @@ def quick(seed, samples=None):
     )
 
 
-# ---- the functions ----
+# The functions
 
 
 def test_every_elementwise_activation_is_there():
@@ -53,7 +53,7 @@ def test_the_sigmoid_is_never_steeper_than_a_quarter(made):
     assert made.curves.steepest("sigmoid") == 0.25
 
 
-# ---- without an activation ----
+# Without an activation
 
 
 def test_linear_layers_are_one(made):
@@ -81,7 +81,7 @@ def test_the_border_without_an_activation_is_a_line(made):
     assert np.abs(np.diff(curved, n=2, axis=0)).max() > 1e-3
 
 
-# ---- gradients through many layers ----
+# Gradients through many layers
 
 
 def test_norms_are_those_of_the_chain_rule():
@@ -117,7 +117,7 @@ def test_initialisers_keep_or_lose_it(made):
     assert at_first("relu", DEEPEST, "glorot_uniform") <= 1e-2 * at_first("relu", DEEPEST)
 
 
-# ---- training ----
+# Training
 
 
 def test_updates_are_counted_to_the_first_that_reaches_the_error(made):
@@ -166,7 +166,7 @@ def test_every_activation_is_judged(made):
     assert means["relu"] > max(means["identity"], means["sigmoid"])
 
 
-# ---- as a study ----
+# As a study
 
 
 def test_the_same_seed_repeats_and_another_draws_others():

@@ -132,17 +132,21 @@ def test_own_loss_falls_others_rise(small) -> None:
 # Escape from a local minimum
 
 
-@pytest.fixture(scope="module")
-def sine():
+def escaped(*, starts=2, updates=1, batch_sizes=(), rate=0.1, seed=0):
     return escape(
         samples=30,
-        starts=2,
-        updates=1,
-        batch_sizes=(),
+        starts=starts,
+        updates=updates,
+        batch_sizes=batch_sizes,
         momentum=0.9,
-        learning_rates=(0.1,),
-        seed=0,
-    ).sine
+        learning_rates=(rate,),
+        seed=seed,
+    )
+
+
+@pytest.fixture(scope="module")
+def sine():
+    return escaped().sine
 
 
 def test_the_loss_is_a_mean_over_samples(sine: Sine) -> None:
@@ -172,15 +176,7 @@ def test_the_valley_of_the_global_minimum(sine: Sine) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_single_samples_escape_and_the_full_batch_does_not(seed: int) -> None:
-    found = escape(
-        samples=30,
-        starts=80,
-        updates=300,
-        batch_sizes=(1, 5),
-        momentum=0.9,
-        learning_rates=(0.2,),
-        seed=seed,
-    )
+    found = escaped(starts=80, updates=300, batch_sizes=(1, 5), rate=0.2, seed=seed)
     stochastic, mini, full = (found.shown(0.0, size) for size in (1, 5, 30))
     assert stochastic > mini + 0.1 > full + 0.1 and stochastic > full + 0.25
     # Momentum drives mini-batches out as well, and single samples out of the global one too.
@@ -191,15 +187,7 @@ def test_single_samples_escape_and_the_full_batch_does_not(seed: int) -> None:
 
 
 def test_small_steps_of_the_full_batch_end_where_the_slope_leads() -> None:
-    found = escape(
-        samples=30,
-        starts=100,
-        updates=300,
-        batch_sizes=(),
-        momentum=0.9,
-        learning_rates=(0.02,),
-        seed=3,
-    )
+    found = escaped(starts=100, updates=300, rate=0.02, seed=3)
     low, high = found.sine.basin
     step = np.diff(found.sine.frequencies)[0]  # so exactly are the hilltops known
     starts, ends = found.starts, found.ways[30][-1]
