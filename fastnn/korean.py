@@ -42,7 +42,7 @@ KOREAN = {
     "saddle": "안장점",
     "narrow valley": "좁은 골짜기",
     "global minimum": "전역 최솟값",
-    "loss above the minimum": "최솟값과의 손실 차이",
+    "loss above the minimum": "손실과 최솟값의 차이",
     # schedules
     "training loss, mean": "학습 손실(평균)",
     "validation loss: each network, and mean": "검증 손실: 신경망별 값과 평균",
@@ -79,7 +79,7 @@ KOREAN = {
     "sample A": "샘플 A",
     "sample B": "샘플 B",
     "all samples": "전체 샘플",
-    "loss {before} to {after}": "손실 {before}에서 {after}로",
+    "loss {before} to {after}": "손실 {before} → {after}",
     "one update on sample A, from the minimum of all samples' loss": (
         "전체 손실의 최솟값에서 샘플 A로 한 번 갱신"
     ),
@@ -88,7 +88,7 @@ KOREAN = {
     "mean change of the loss": "손실의 평균 변화",
     "class of the samples whose loss it is": "손실을 잰 샘플의 클래스",
     "class of the sample of the update": "갱신에 쓴 샘플의 클래스",
-    "single samples": "각 샘플",
+    "single samples": "샘플 하나하나",
     "frequency": "주파수",
     "{descent}, momentum {momentum}": "{descent}, 모멘텀 {momentum}",
     "share of starts in the global minimum": "전역 최솟값에 이른 출발점의 비율",
@@ -106,7 +106,7 @@ KOREAN = {
     "weight decay": "가중치 감쇠",
     "augmentation": "데이터 증강",
     "all together": "모두 함께",
-    "test, once: {accuracy}": "테스트, 한 번: {accuracy}",
+    "test, once: {accuracy}": "테스트(한 번만): {accuracy}",
     # landscape
     "shallow, mini-batches": "얕은 신경망, 미니배치",
     "shallow, full batch": "얕은 신경망, 전체 배치",

@@ -227,7 +227,7 @@ class Optimizer:
     @property
     def slots(self) -> list[Arena]:
         """The state of the attached model, an arena a slot."""
-        return self._slots or []
+        return [] if self._slots is None else self._slots
 
     def scalars(self, updates: int, rates: np.ndarray, dtype: str) -> np.ndarray:
         """The scalars of steps to come, (steps, 2, S): without weight decay, then with it.

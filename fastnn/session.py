@@ -110,7 +110,6 @@ class Session:
             raise ValueError(
                 f"epochs is {terms.epochs}; at most {_MOST_EPOCHS} in all are possible"
             )
-        self.begun_at = self.optimizer.updates
         self.next_epoch = 0
         self.history = History()
         self._check_monitors()
@@ -202,7 +201,7 @@ class Session:
         order = self.order.of(optimizer.epochs, epochs, data.count, self.backend)
         places = data.places(order, epochs)
         rates = self.schedule.rates(
-            optimizer.lr, optimizer.updates - self.begun_at, epochs * data.steps, data.steps
+            optimizer.lr, self.next_epoch * data.steps, epochs * data.steps, data.steps
         )
         if self.rows is not None:
             has_next = self.next_epoch + epochs < self.terms.epochs
@@ -250,6 +249,7 @@ class Session:
             logs |= {f"val_{name}": value for name, value in validated.items()}
         ends = self._after(logs | {"lr": rate}, bar)
         if self.terms.callbacks:
+            self.optimizer.attach(self.model)  # one of them may have reset it
             steps.load()
         return ends
 
@@ -299,7 +299,6 @@ class Session:
         best, stopping = self.stopping.state()
         training = {
             "epoch": self.next_epoch,
-            "begun_at": self.begun_at,
             "schedule": self.schedule.state_dict(),
             "stopping": stopping,
             **self.history.state(),
@@ -311,7 +310,6 @@ class Session:
         state = metadata["training"]
         with checkpoints.naming(self.terms.checkpoint):
             self.next_epoch = checks.integer("epoch", state["epoch"], at_least=0)
-            self.begun_at = checks.integer("begun_at", state["begun_at"], at_least=0)
             self.schedule.load_state_dict(state["schedule"])
             self.stopping.load(tensors, state["stopping"])
             self.history.load(state)

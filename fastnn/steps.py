@@ -180,6 +180,7 @@ class CompiledSteps:
 
     def _start(self, x: np.ndarray) -> Run:
         setup, data, model = self._setup, self._setup.data, self._setup.model
+        self._x, self._slots = x, setup.optimizer.slots
         binding = Binding(
             x,
             model.arrays(),
@@ -195,7 +196,7 @@ class CompiledSteps:
         self.store()
         for rows, run in self._kept:
             if rows is x:
-                self._run = run
+                self._x, self._run = x, run
                 self.load()
                 return
         self._run = self._start(x)
@@ -240,6 +241,9 @@ class CompiledSteps:
             self._run.store()
 
     def load(self) -> None:
+        if self._slots is not self._setup.optimizer.slots:  # the optimizer was reset
+            self._kept.clear()
+            self._run = self._start(self._x)
         self._run.load()
 
 

@@ -631,6 +631,49 @@ def test_fit_trains_on_each_epochs_images(dtype):
     assert (plain.arena.flat != model.arena.flat).any()
 
 
+def test_every_epoch_begins_with_what_a_callback_left():
+    """Two epochs of a kind work in arrays of their own; each must take over from the other."""
+    x = images_of((50, 5, 5, 3))
+
+    def trained(chain):
+        model = fastnn.Sequential(
+            fastnn.Linear(75, 8), fastnn.BatchNorm1d(8), fastnn.PReLU(), fastnn.Dropout(0.2),
+            fastnn.Linear(8, 3), seed=1,
+        )  # fmt: skip
+
+        def change(info):
+            model[0].weight = 0.5 * model[0].weight
+            model[1].running_mean = model[1].running_mean + info.epoch
+            model.optimizer.slots[0].flat[:] *= 0.9
+
+        terms = {"epochs": 6, "batch_size": 8, "seed": 9, "callbacks": [change]}
+        model.fit(x, targets(50), augment=chain, sample_weight=targets(50), **terms)
+        return model
+
+    model, other = trained(SMALL), trained(_by_hand(SMALL, x, 9))
+    for name, array in model.arrays().items():
+        np.testing.assert_array_equal(array, other.arrays()[name])
+    for slot, expected in zip(model.optimizer.slots, other.optimizer.slots, strict=True):
+        np.testing.assert_array_equal(slot.flat, expected.flat)
+    assert dict(model.history) == dict(other.history)
+
+
+def test_a_reset_of_the_optimizer_reaches_both_runs():
+    x = images_of((50, 5, 5, 3))
+    model, expected, optimizer = network(), network(), fastnn.Adam(0.01)
+
+    def reset(info):
+        if info.epoch == 3:
+            optimizer.reset()
+
+    terms = {"augment": SMALL, "seed": 9}
+    model.fit(x, targets(50), epochs=6, optimizer=optimizer, callbacks=[reset], **terms)
+    expected.fit(x, targets(50), epochs=3, optimizer=fastnn.Adam(0.01), **terms)
+    expected.optimizer.reset()
+    expected.fit(x, targets(50), epochs=3, **terms)
+    np.testing.assert_array_equal(model.arena.flat, expected.arena.flat)
+
+
 def test_fit_on_flattened_rows_by_small_parts(monkeypatch):
     x = images_of((50, 5, 5, 3))
     model, other = network(), network()

@@ -20,6 +20,7 @@ from pages import CHECKOUT, DOCS, fences, prose
 import fastnn.functional
 from fastnn import cli, studies
 from fastnn.kernels.numba_backend import machine
+from fastnn.korean import KOREAN as KOREAN_WORDS
 from fastnn.studies import STUDIES
 
 INDEX = DOCS / "README.md"
@@ -308,6 +309,12 @@ def test_concepts_have_the_same_numbers_in_korean() -> None:
         for folder in (DOCS, KOREAN)
     )
     assert original == translation
+
+
+def test_no_korean_word_hangs_on_how_a_number_is_read() -> None:
+    """ "1로" but "0으로": behind a value, only words that have one form for all numbers."""
+    two_forms = re.compile(r"\}(은|는|이|가|을|를|과|와|로|으로)(?![가-힣])")
+    assert not [text for text in KOREAN_WORDS.values() if two_forms.search(text)]
 
 
 @pytest.mark.slow

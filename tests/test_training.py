@@ -563,6 +563,29 @@ def test_training_goes_on_with_the_weights_that_a_callback_sets():
     np.testing.assert_array_equal(model.arena.flat, expected.arena.flat)
 
 
+@pytest.mark.parametrize("augment", [None, lambda rows, generator: rows], ids=["", "augment"])
+def test_a_callback_may_reset_the_optimizer(augment):
+    x, y = data()
+    model, expected, optimizer = network(), network(), fastnn.Adam(0.1)
+    expected.fit(x, y, epochs=2, optimizer=optimizer)
+    optimizer.reset()
+    expected.fit(x, y, epochs=2)
+
+    def reset(info):
+        if info.epoch == 2:
+            info.model.optimizer.reset()
+
+    terms = {"epochs": 4, "augment": augment, "callbacks": [reset]}
+    model.fit(x, y, optimizer=fastnn.Adam(0.1), **terms)
+    np.testing.assert_array_equal(model.arena.flat, expected.arena.flat)
+    for slot, other in zip(model.optimizer.slots, optimizer.slots, strict=True):
+        np.testing.assert_array_equal(slot.flat, other.flat)
+    assert model.optimizer.updates == optimizer.updates
+    expected.fit(x, y, epochs=4, schedule="cosine")
+    model.fit(x, y, schedule="cosine", **terms)
+    assert model.history["lr"] == expected.history["lr"]
+
+
 def test_callbacks_change_nothing_by_looking():
     x, y = data()
     watched, alone = network(), network()
