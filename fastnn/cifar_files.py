@@ -36,10 +36,14 @@ class _Kind(NamedTuple):
     def record_bytes(self) -> int:
         return len(self.label_values) + COLOURS * SIDE**2
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for names in self.parts.values() for name in names)
+
     def is_in(self, folder: Path) -> bool:
         if folder.name == self.folder:
             return folder.is_dir()
-        return any((folder / name).exists() for names in self.parts.values() for name in names)
+        return any((folder / name).exists() for name in self.names)
 
 
 _CIFAR_10 = _Kind(
@@ -87,7 +91,7 @@ def read_folder(folder: Path, parts: Sequence[str]) -> Images | None:
 
 def read_file(path: Path) -> Images:
     """One file: CIFAR-100's if it has such a name, else CIFAR-10's."""
-    is_100 = (path.name,) in _CIFAR_100.parts.values()
+    is_100 = path.name in _CIFAR_100.names
     return _read([path], _CIFAR_100 if is_100 else _CIFAR_10)
 
 
@@ -108,9 +112,13 @@ def _count_records(path: Path, kind: _Kind) -> int:
     size = os.path.getsize(path)
     count, rest = divmod(size, kind.record_bytes)
     if rest or not count:
+        other = _CIFAR_10 if kind is _CIFAR_100 else _CIFAR_100
+        is_other = size > 0 and size % other.record_bytes == 0
         raise ValueError(
             f"{path}: {size} bytes; expected whole records of {kind.record_bytes} bytes, as"
             f" {kind.name}'s binary files have"
+            + is_other
+            * f"; {other.name}'s are named {', '.join(other.names)}"
         )
     return count
 

@@ -22,6 +22,7 @@ EMBEDDED = "digits"
 SHARES = (0.7, 0.15, 0.15)
 """Of the rows that train, watch and judge, where data come in one part."""
 _SHARES_BESIDE_TEST = (0.85, 0.15)
+_CLASSES_NAMED = 20
 
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -199,7 +200,8 @@ def targets(dataset: Dataset, classes: list[str] | None) -> np.ndarray:
     if unknown:
         raise ValueError(
             f"the network does not know the class {unknown[0]!r}; it was trained on "
-            + ", ".join(map(repr, classes[:20]))
+            + ", ".join(map(repr, classes[:_CLASSES_NAMED]))
+            + ", ..." * (len(classes) > _CLASSES_NAMED)
         )
     positions = np.unique(dataset.y, return_inverse=True)[1]
     return np.array([number_of[name] for name in found], np.int64)[positions]

@@ -27,6 +27,8 @@ class History(Mapping[str, list[float]]):
     Examples
     --------
     >>> history = History()
+    >>> history
+    History(0 epochs)
     >>> history.add({"loss": 0.5})
     >>> history["loss"], len(history)
     ([0.5], 1)
@@ -125,7 +127,7 @@ class History(Mapping[str, list[float]]):
 
     def __repr__(self) -> str:
         last = ", ".join(f"{name} {values[-1]:.4g}" for name, values in self._lists.items())
-        return f"History({self.epochs} epochs; last: {last})"
+        return f"History({self.epochs} epochs" + (f"; last: {last})" if last else ")")
 
 
 @dataclass

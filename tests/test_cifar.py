@@ -187,6 +187,14 @@ def test_labels_beyond_the_classes(tmp_path):
     assert_refused(hundred, hundred, "record 0 has the label 100; expected 0 to 99")
 
 
+def test_a_file_that_has_a_name_of_the_other_kind(tmp_path):
+    ten, hundred = tmp_path / "train.bin", tmp_path / "fine.bin"
+    ten.write_bytes(records([[3]], colours(1)))
+    assert_refused(ten, ten, "3074 bytes.*CIFAR-10's are named data_batch_1.bin, .*test_batch.bin$")
+    hundred.write_bytes(records([[3, 99]], colours(1)))
+    assert_refused(hundred, hundred, "3073 bytes.*; CIFAR-100's are named train.bin, test.bin$")
+
+
 def test_missing_files_are_named(tmp_path):
     folder = tmp_path / "cifar-10-batches-bin"
     write_10(folder)

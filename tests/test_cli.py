@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import fastnn
+from fastnn import cli_data
 from fastnn.cli import main
 
 Run = Callable[..., tuple[int, str, str]]
@@ -174,6 +175,13 @@ def test_evaluate_finds_classes_by_name(run: Run, iris: str, tmp_path: Path) -> 
     code, _, error = run("evaluate", "iris.safetensors", "other.csv", "--label", "species")
     assert code == 2
     assert "does not know the class 'daisy'; it was trained on 'setosa'" in error
+
+
+def test_not_all_of_many_classes_are_named() -> None:
+    known = [f"class {number}" for number in range(21)]
+    strange = fastnn.data.Dataset(np.zeros((1, 2)), np.array([0]), classes=("daisy",))
+    with pytest.raises(ValueError, match=r"trained on 'class 0', .*'class 19', \.\.\.$"):
+        cli_data.targets(strange, known)
 
 
 def test_class_numbers_may_have_gaps(run: Run, iris: str, tmp_path: Path) -> None:
