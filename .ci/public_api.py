@@ -80,6 +80,12 @@ losses: list[fastnn.Loss] = [
     fastnn.PoissonNLLLoss(),
     fastnn.Loss(lambda m, output, target: m.abs(output - target), name="mine"),
 ]
+
+
+def stop(info: fastnn.EpochInfo) -> None:
+    info.stop()
+
+
 history = model.fit(
     X,
     y,
@@ -90,7 +96,7 @@ history = model.fit(
     early_stopping=fastnn.EarlyStopping(patience=5),
     validation_data=validation,
     class_weight="balanced",
-    callbacks=[lambda info: info.stop()],
+    callbacks=[stop],
     metrics=["accuracy", metrics.accuracy],
     clip_norm=1.0,
 )

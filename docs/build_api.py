@@ -1,6 +1,6 @@
 """Write the reference, a page for each public module, from the docstrings.
 
-``python docs/build_api.py``, from the checkout's root.
+``python -m docs.build_api``, from the checkout's root.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import ast
 import inspect
 import itertools
 import re
-import sys
 import textwrap
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,8 +17,7 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
-CHECKOUT = Path(__file__).parent.parent
-FOLDER = CHECKOUT / "docs" / "api"
+FOLDER = Path(__file__).parent / "api"
 MODULES = (
     "fastnn",
     "fastnn.data",
@@ -65,7 +63,7 @@ def index() -> str:
         f"- [`{name}`]({file(name).name}): {_first_paragraph(import_module(name))}"
         for name in MODULES
     ]
-    head = "# Reference\n\nEvery public name, from the docstrings (`python docs/build_api.py`)."
+    head = "# Reference\n\nEvery public name, from the docstrings (`python -m docs.build_api`)."
     return f"{head}\n\n" + "\n".join(lines) + "\n\nBefore: [speed](../speed.md)\n"
 
 
@@ -242,5 +240,4 @@ def _first_paragraph(module: ModuleType) -> str:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(CHECKOUT))
     main()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .backend import use_backend as use_backend
     from .early_stopping import EarlyStopping as EarlyStopping
     from .gradient_check import check_gradients as check_gradients
+    from .history import EpochInfo as EpochInfo
     from .history import History as History
     from .kernels.contract import Backend as Backend
     from .layers import ELU as ELU
@@ -79,7 +80,7 @@ _NAMES = {
     "backend": "get_backend get_num_threads set_backend set_num_threads use_backend",
     "early_stopping": "EarlyStopping",
     "gradient_check": "check_gradients",
-    "history": "History",
+    "history": "EpochInfo History",
     "kernels.contract": "Backend",
     "layers": "Activation BatchNorm1d Dropout ELU Flatten GELU Identity LeakyReLU Linear PReLU ReLU"
     " SELU SiLU Sigmoid Softmax Softplus Standardize Tanh Layer",

@@ -123,6 +123,15 @@ def positive_int(name: str, value: object) -> int:
     return integer(name, value, at_least=1)
 
 
+def positive_ints(**values: object) -> None:
+    """Raise as `positive_int` does for the first of some arguments that is none.
+
+    >>> positive_ints(epochs=20, batch_size=32)
+    """
+    for name, value in values.items():
+        positive_int(name, value)
+
+
 def number(
     name: str,
     value: Any,

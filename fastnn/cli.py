@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 import fastnn
 
 from . import backend, checks, cli_data, data, figures, layers, losses, optim, schedules, studies
+from .perceptron import network
 from .training_data import batch_rows
 from .words import LANGUAGES, Words
 
@@ -385,16 +386,7 @@ def _build(arguments: argparse.Namespace, parts: cli_data.Parts) -> fastnn.Seque
     dropout = arguments.dropout
     if dropout is None:
         dropout = _DROPOUT if parts.classes else 0.0
-    inputs = parts.train[0]
-    network: list[layers.Layer] = [cli_data.standardize(inputs)]
-    width = inputs.shape[1]
-    for hidden in arguments.layers:
-        network += [fastnn.Linear(width, hidden), activation()]
-        if dropout:
-            network.append(fastnn.Dropout(dropout))
-        width = hidden
-    network.append(fastnn.Linear(width, parts.outputs))
-    model = fastnn.Sequential(*network, seed=arguments.seed)
+    model = network(parts, arguments.layers, activation, dropout=dropout, seed=arguments.seed)
     model.classes = parts.classes
     return model
 

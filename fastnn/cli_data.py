@@ -13,7 +13,7 @@ import numpy as np
 
 from . import data
 from .data import Dataset
-from .layers import Linear, Standardize
+from .layers import Linear
 from .model import Sequential
 
 EMBEDDED = "digits"
@@ -209,16 +209,3 @@ def targets(source: str, dataset: Dataset, classes: list[str] | None) -> np.ndar
         )
     positions = np.unique(dataset.y, return_inverse=True)[1]
     return np.array([number_of[name] for name in found], np.int64)[positions]
-
-
-def standardize(inputs: np.ndarray) -> Standardize:
-    """The layer that brings inputs to mean 0 and deviation about 1.
-
-    Columns have units of their own and get a scale each; but those that all lie between 0 and 1,
-    as pixels do, share one, lest a pixel that is nearly always blank be blown up to noise.
-    """
-    deviation = inputs.std(dtype=np.float64)
-    if deviation > 0.0 and inputs.min() >= 0.0 and inputs.max() <= 1.0:
-        mean = inputs.mean(axis=0, dtype=np.float64)
-        return Standardize(mean, np.full_like(mean, deviation))
-    return Standardize.fit(inputs)

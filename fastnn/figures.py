@@ -34,6 +34,11 @@ def new(width: float, height: float, layout: str | None = "constrained") -> Any:
     return figures.Figure((width, height), dpi=DPI, layout=layout)
 
 
+def whole_ticks(axis: Any) -> None:
+    """Ticks at whole numbers only along the x of matplotlib axes: at epochs, say."""
+    axis.xaxis.get_major_locator().set_params(integer=True)
+
+
 def save(figure: Any, path: str | os.PathLike) -> None:
     """Write a figure, of the kind that the path's ending names, whole or not at all.
 

@@ -142,6 +142,19 @@ class EpochInfo:
         "loss", "val_loss", metrics, "lr".
     model : Sequential
         With the weights of this moment.
+    stopped : bool
+        Whether :meth:`stop` was called.
+
+    Examples
+    --------
+    >>> import fastnn
+    >>> def good_enough(info):
+    ...     if info.logs["loss"] < 1.0:
+    ...         info.stop()
+    >>> X, y = fastnn.data.digits()
+    >>> model = fastnn.Sequential(fastnn.Linear(64, 10), seed=0)
+    >>> model.fit(X, y, epochs=100, callbacks=[good_enough]).epochs < 100
+    True
     """
 
     epoch: int

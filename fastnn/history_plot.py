@@ -50,7 +50,7 @@ def _draw(history: History, say: Words) -> Any:
             axis.axvline(best, color="0.5", lw=1, ls=":", label=label)
         axis.set_xlabel(say("epoch"))
         axis.set_ylabel(_said(name, say), parse_math=False)
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        figures.whole_ticks(axis)
         axis.legend()
     return figure
 

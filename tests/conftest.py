@@ -10,6 +10,7 @@ from cuda.fixtures import cupy_here, cupy_module  # noqa: F401 - a fixture of ev
 from hypothesis import settings
 
 import fastnn
+from fastnn.words import LANGUAGES
 
 # The first example of a property may compile a kernel; a failure must come again when run again.
 settings.register_profile("fastnn", deadline=None, derandomize=True)
@@ -33,6 +34,14 @@ def each_backend(*names: str) -> Any:
 
 
 backend = each_backend("numpy", "numba")
+
+
+@pytest.fixture(params=LANGUAGES)
+def language(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each language that figures speak; the machine need have no font with its letters."""
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr("fastnn.figures._hangul_font", lambda: "DejaVu Sans")
+    return request.param
 
 
 @pytest.fixture(autouse=True)

@@ -793,12 +793,10 @@ def test_preview(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["sheet.png"]
 
 
-def test_preview_in_korean(monkeypatch):
-    pytest.importorskip("matplotlib")
-    monkeypatch.setattr("fastnn.figures._hangul_font", lambda: "DejaVu Sans")
-    figure = augment.preview(images_of((3, 8, 6, 3)), SMALL, epochs=2, language="ko")
-    assert figure.axes[2].get_title() == "에포크 1"
-    assert figure.axes[0].get_ylabel() == "이미지 0"
+def test_preview_speaks(language):
+    figure = augment.preview(images_of((3, 8, 6, 3)), SMALL, epochs=2, language=language)
+    words = figure.axes[2].get_title(), figure.axes[0].get_ylabel()
+    assert words == {"en": ("epoch 1", "image 0"), "ko": ("에포크 1", "이미지 0")}[language]
     with pytest.raises(ValueError, match="unknown language 'kr'"):
         augment.preview(images_of((3, 8, 6, 3)), language="kr")
 

@@ -151,7 +151,7 @@ def test_augmentation_takes_the_rows(tmp_path):
     np.testing.assert_array_equal(changed, rows_of(images[:, :, ::-1]))
 
 
-# Damage -------------------------------------------------------------------------------------
+# Damage
 
 
 def assert_refused(path, named, message, **arguments):
@@ -260,7 +260,7 @@ def test_a_damaged_file_is_refused_or_read_as_it_is(tmp_path_factory, size, chan
     np.testing.assert_array_equal(pixels, whole[:, 1:].astype(np.float32) / np.float32(255))
 
 
-# The command --------------------------------------------------------------------------------
+# The command
 
 
 def test_the_command_takes_the_folder(tmp_path, monkeypatch, capsys):

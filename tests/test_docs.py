@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import doctest
 import functools
+import importlib
 import importlib.util
 import inspect
 import re
@@ -14,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from pages import CHECKOUT, DOCS, fences, prose
 
 import fastnn.functional
 from fastnn import cli, studies
@@ -21,8 +23,6 @@ from fastnn.kernels.numba_backend import machine
 from fastnn.korean import KOREAN as KOREAN_WORDS
 from fastnn.studies import STUDIES
 
-CHECKOUT = Path(__file__).parent.parent
-DOCS = CHECKOUT / "docs"
 INDEX = DOCS / "README.md"
 REFERENCE = DOCS / "api"
 KOREAN = DOCS / "ko"
@@ -36,7 +36,6 @@ REFERENCE_NEEDS = {"fastnn.sklearn": "sklearn"}
 WITHOUT_EXAMPLE = ("Backend", "EagerWarning", "Results", "Transform", "from_torch")
 """A protocol, a warning, bases that are not made by themselves, and what needs PyTorch."""
 
-FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"`((?:fastnn|python -m) [^`]+)`")
 LINK = re.compile(r"\]\((?P<file>(?!https?:)[^)#\s]*)(?:#(?P<title>[^)\s]+))?\)")
 PICTURE = re.compile(r"!\[(?P<text>[^]]*)\]\((?P<file>[^)]+)\)")
@@ -51,15 +50,10 @@ def _name(page: Path) -> str:
     return page.relative_to(CHECKOUT).as_posix()
 
 
-def _fences(page: Path, language: str) -> list[str]:
-    text = page.read_text(encoding="utf-8")
-    return [fence["body"] for fence in FENCE.finditer(text) if fence["language"] == language]
-
-
 @functools.cache
 def _titles(page: Path) -> set[str]:
     """The anchors that a page's titles have on GitHub."""
-    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    text = prose(page)
     titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
@@ -79,8 +73,8 @@ def test_examples_run(page: Path, tmp_path: Path, monkeypatch) -> None:
         optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS,
     )
     assert result.failed == 0
-    assert bool(result.attempted) == bool(_fences(page, "pycon"))
-    exec(compile("\n".join(_fences(page, "python")), str(page), "exec"), {})
+    assert bool(result.attempted) == bool(fences(page, "pycon"))
+    exec(compile("\n".join(fences(page, "python")), str(page), "exec"), {})
 
 
 @pytest.mark.parametrize("page", WRITTEN, ids=_name)
@@ -92,7 +86,7 @@ def test_every_code_block_is_checked(page: Path) -> None:
 
 @pytest.mark.parametrize("page", WRITTEN, ids=_name)
 def test_commands_parse(page: Path, capsys) -> None:
-    lines = "".join(_fences(page, "bash")).splitlines()
+    lines = "".join(fences(page, "bash")).splitlines()
     for line in [*lines, *COMMAND.findall(page.read_text(encoding="utf-8"))]:
         if not line.startswith(INSTALLS):
             _check_command(line)
@@ -125,7 +119,7 @@ def test_a_wrong_option_is_found(capsys) -> None:
 
 @pytest.mark.parametrize("page", READ, ids=_name)
 def test_links_lead_somewhere(page: Path) -> None:
-    for link in LINK.finditer(FENCE.sub("", page.read_text(encoding="utf-8"))):
+    for link in LINK.finditer(prose(page)):
         target = (page.parent / link["file"]).resolve() if link["file"] else page
         assert target.exists(), link[0]
         if link["title"]:
@@ -154,14 +148,9 @@ def test_a_page_ends_with_the_next_and_the_previous() -> None:
 # What pages say of the code
 
 
-@functools.cache
 def _build_api() -> ModuleType:
     """The program that writes the reference."""
-    specification = importlib.util.spec_from_file_location("build_api", DOCS / "build_api.py")
-    assert specification and specification.loader
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+    return importlib.import_module("docs.build_api")
 
 
 def _public_modules() -> tuple[str, ...]:
@@ -175,7 +164,7 @@ def test_the_reference_is_what_the_docstrings_say(name: str) -> None:
     build_api = _build_api()
     now = build_api.page(name)
     assert build_api.file(name).read_text(encoding="utf-8") == now, (
-        "python docs/build_api.py writes it anew"
+        "python -m docs.build_api writes it anew"
     )
 
 
@@ -267,10 +256,6 @@ def test_swap_in_names_functions_that_exist() -> None:
 # Concepts, and Korean
 
 
-def _prose(page: Path) -> str:
-    return FENCE.sub("", page.read_text(encoding="utf-8"))
-
-
 @pytest.mark.parametrize("folder", [DOCS, KOREAN], ids=_name)
 @pytest.mark.parametrize("study", STUDIES)
 def test_each_study_has_a_section(study: str, folder: Path) -> None:
@@ -286,7 +271,7 @@ def test_each_study_has_a_section(study: str, folder: Path) -> None:
 def test_pictures_are_shown_and_described() -> None:
     shown = set()
     for page in READ:
-        for picture in PICTURE.finditer(_prose(page)):
+        for picture in PICTURE.finditer(prose(page)):
             assert picture["text"], picture[0]
             shown.add((page.parent / picture["file"]).resolve())
     assert {path for path in DOCS.rglob("*.png") if path not in shown} == set()
@@ -298,11 +283,11 @@ def test_a_translation_has_all_that_the_original_has(name: str) -> None:
     """Its code too, which runs where the original's does."""
     original, translation = DOCS / name, KOREAN / name
     for language in ("pycon", "python", "bash", "text"):
-        code = [block.replace(IN_KOREAN, "") for block in _fences(translation, language)]
-        assert code == _fences(original, language)
+        code = [block.replace(IN_KOREAN, "") for block in fences(translation, language)]
+        assert code == fences(original, language)
 
     def parts(page: Path) -> dict[str, list[str]]:
-        text = _prose(page)
+        text = prose(page)
         return {
             "titles": re.findall(r"^#+ ", text, re.M),
             "rows": ["|" * line.count("|") for line in text.splitlines() if line[:1] == "|"],
@@ -320,7 +305,7 @@ def _measurements(text: str) -> set[str]:
 
 def test_concepts_have_the_same_numbers_in_korean() -> None:
     original, translation = (
-        [_measurements(section) for section in _prose(folder / "concepts.md").split("\n## ")]
+        [_measurements(section) for section in prose(folder / "concepts.md").split("\n## ")]
         for folder in (DOCS, KOREAN)
     )
     assert original == translation
@@ -337,7 +322,7 @@ def test_no_korean_word_hangs_on_how_a_number_is_read() -> None:
 def test_concepts_say_what_the_studies_print(study: str) -> None:
     if machine.target().vector_bits != 512:
         pytest.skip("the page's numbers are those of vectors of 512 bits")
-    sections = _prose(DOCS / "concepts.md").split("\n## ")
+    sections = prose(DOCS / "concepts.md").split("\n## ")
     (section,) = (section for section in sections if section.startswith(STUDIES[study]))
     results = studies.run(study)
     printed = f"{results.summary()} {' '.join(results.findings())}"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pages import CHECKOUT, DOCS, fences, prose
 
 import fastnn
 from fastnn import backend, layers, optim, schedules
@@ -22,15 +23,12 @@ from fastnn.kernels.contract import CHUNK_ROWS, FEW_ROWS
 from fastnn.kernels.cupy_backend import device, persistent, products
 from fastnn.kernels.numba_backend import few_rows, table, translate
 
-CHECKOUT = Path(__file__).parent.parent
-DOCS = CHECKOUT / "docs"
 PAGES = [
     *(CHECKOUT / name for name in ("README.md", "CONTRIBUTING.md")),
     *(page for page in sorted(DOCS.rglob("*.md")) if page.parent.name != "api"),
 ]
 SOURCES = ("fastnn", "kernels", "bench", "examples", "tests/cuda", "docs", "pyproject.toml")
 
-FENCE = re.compile(r"^ *```\w*\n(?P<body>.*?)^ *```$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"`([^`\n]+)`")
 NAME = re.compile(r"(?<![\w-])(?:[A-Za-z_]\w*|--[a-z][\w-]+)", re.ASCII)
 PATH = re.compile(r"(?<![\w./])\.?(?:\w+/)+(?:\w+\.py)?", re.ASCII)
@@ -63,7 +61,7 @@ def known_names() -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_what_stands_as_code_is_in_the_sources(page: Path, known_names: set[str]) -> None:
-    pieces = CODE.findall(FENCE.sub("", page.read_text(encoding="utf-8")))
+    pieces = CODE.findall(prose(page))
     paths = {path for piece in pieces for path in PATH.findall(piece)} - {MADE_BY_RUNS}
     assert [path for path in paths if not (CHECKOUT / path).exists()] == []
     names = {name for piece in pieces for name in NAME.findall(PATH.sub("", piece))}
@@ -108,8 +106,8 @@ def test_getting_started_names_all_there_is() -> None:
 
 
 def test_an_activation_is_added_as_contributing_says() -> None:
-    text = (CHECKOUT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    formula, entry, layer = (textwrap.dedent(body) for body in FENCE.findall(text))
+    blocks = fences(CHECKOUT / "CONTRIBUTING.md", "python")
+    formula, entry, layer = map(textwrap.dedent, blocks)
     names = dict(vars(formulas))
     exec(formula, names)
     (use,) = eval(f"({entry.strip()})", names)

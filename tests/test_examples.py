@@ -63,8 +63,6 @@ def test_own_formula(capsys) -> None:
 
 
 def _cells() -> list[dict[str, Any]]:
-    if not NOTEBOOK.exists():
-        return []
     return json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,19 +15,15 @@ import pytest
 from fastnn import figures, korean, studies
 from fastnn.cli import main
 from fastnn.history import History
+from fastnn.perceptron import network
 from fastnn.studies import samples
-from fastnn.studies.curves import by_epoch
 from fastnn.studies.results import Results, Table
+from fastnn.studies.sweeps import by_epoch
 from fastnn.words import Words
 
 FOLDER = Path(studies.__file__).parent
 LETTERED = ("contact_sheet.py", "history_plot.py")
 """What else has words from the catalogue."""
-
-
-@pytest.fixture(autouse=True)
-def _any_font(monkeypatch) -> None:
-    monkeypatch.setattr(figures, "_hangul_font", lambda: "DejaVu Sans")
 
 
 @dataclass(frozen=True)
@@ -111,9 +108,13 @@ def test_save_writes_numbers_and_figures(squares: Squares, tmp_path: Path) -> No
     assert sorted(tmp_path.iterdir()) == sorted(paths)
 
 
-def test_figures_speak_korean(squares: Squares) -> None:
+def test_figures_speak(squares: Squares, language: str) -> None:
+    words = {"en": "epoch", "ko": korean.KOREAN["epoch"]}
+    assert squares.plot(language)["curve"].axes[0].get_xlabel() == words[language]
+
+
+def test_languages_that_figures_do_not_speak(squares: Squares) -> None:
     pytest.importorskip("matplotlib")
-    assert squares.plot("ko")["curve"].axes[0].get_xlabel() == korean.KOREAN["epoch"]
     with pytest.raises(ValueError, match="unknown language 'kr'"):
         squares.plot("kr")
 
@@ -129,7 +130,6 @@ def test_figures_do_not_take_on_the_style_around_them(squares: Squares) -> None:
 
 def test_a_missing_font_is_named(squares: Squares, monkeypatch) -> None:
     manager = pytest.importorskip("matplotlib.font_manager")
-    monkeypatch.undo()
     monkeypatch.setattr(manager, "get_font_names", lambda: ["DejaVu Sans"])
     monkeypatch.setattr(manager, "findSystemFonts", list)
     with pytest.raises(ValueError, match="no font with Korean letters is installed"):
@@ -139,7 +139,6 @@ def test_a_missing_font_is_named(squares: Squares, monkeypatch) -> None:
 
 def test_a_font_installed_since_matplotlib_listed_them_is_found(monkeypatch) -> None:
     manager = pytest.importorskip("matplotlib.font_manager")
-    monkeypatch.undo()
     names = ["DejaVu Sans"]
     monkeypatch.setattr(manager, "get_font_names", lambda: names)
     monkeypatch.setattr(manager, "findSystemFonts", lambda: ["/new/NanumGothic.ttf"])
@@ -202,7 +201,7 @@ def test_pixels_become_shares_of_the_brightest() -> None:
     parts = samples.parts_of((images, np.tile([0, 1], 20)), 0)
     rows = np.concatenate([X for X, _ in (parts.train, parts.validation, parts.test)])
     assert np.array_equal(np.sort(rows.ravel()), np.arange(240, dtype=np.float32) / np.float32(255))
-    (standardize, *_) = samples.network(parts, [])
+    (standardize, *_) = network(parts, [])
     assert np.ptp(standardize.arguments()["scale"]) == 0.0
 
 
@@ -263,6 +262,17 @@ def test_seeds_are_checked_alike_for_every_study(seed: int, message: str) -> Non
     for name in studies.STUDIES:
         with pytest.raises(ValueError, match=f"^seed .*{message}"):
             studies.run(name, seed=seed)
+
+
+@pytest.mark.parametrize("name", studies.STUDIES)
+def test_sizes_and_rates_are_checked_by_name(name: str) -> None:
+    study = studies._study(name)
+    defaults = {key: p.default for key, p in inspect.signature(study).parameters.items()}
+    for argument, default in defaults.items():
+        wrong = -1 if argument == "seed" else 0 if type(default) is int else -1.0
+        if isinstance(default, int | float):
+            with pytest.raises(ValueError, match=f"^{argument} must be "):
+                study(**{argument: wrong})
 
 
 def test_the_command(tmp_path: Path, capsys) -> None:

@@ -7,10 +7,12 @@ import dataclasses
 import numpy as np
 import pytest
 import reference
+from study_tables import texts
 
+from fastnn.perceptron import network
 from fastnn.studies.loss_surfaces import study
 from fastnn.studies.loss_surfaces.escape import Sine, escape
-from fastnn.studies.samples import network, parts_of
+from fastnn.studies.samples import parts_of, with_first
 from fastnn.studies.two_weights import two_weights
 
 EPS = np.finfo(np.float32).eps
@@ -32,8 +34,7 @@ def small():
 
 @pytest.fixture(scope="module")
 def parts():
-    whole = parts_of(None, 0)
-    return whole._replace(train=tuple(array[:200] for array in whole.train))
+    return with_first(parts_of(None, 0), SMALL["rows"])
 
 
 # One sample's surface beside another's
@@ -131,17 +132,21 @@ def test_own_loss_falls_others_rise(small) -> None:
 # Escape from a local minimum
 
 
-@pytest.fixture(scope="module")
-def sine():
+def escaped(*, starts=2, updates=1, batch_sizes=(), rate=0.1, seed=0):
     return escape(
         samples=30,
-        starts=2,
-        updates=1,
-        batch_sizes=(),
+        starts=starts,
+        updates=updates,
+        batch_sizes=batch_sizes,
         momentum=0.9,
-        learning_rates=(0.1,),
-        seed=0,
-    ).sine
+        learning_rates=(rate,),
+        seed=seed,
+    )
+
+
+@pytest.fixture(scope="module")
+def sine():
+    return escaped().sine
 
 
 def test_the_loss_is_a_mean_over_samples(sine: Sine) -> None:
@@ -171,15 +176,7 @@ def test_the_valley_of_the_global_minimum(sine: Sine) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_single_samples_escape_and_the_full_batch_does_not(seed: int) -> None:
-    found = escape(
-        samples=30,
-        starts=80,
-        updates=300,
-        batch_sizes=(1, 5),
-        momentum=0.9,
-        learning_rates=(0.2,),
-        seed=seed,
-    )
+    found = escaped(starts=80, updates=300, batch_sizes=(1, 5), rate=0.2, seed=seed)
     stochastic, mini, full = (found.shown(0.0, size) for size in (1, 5, 30))
     assert stochastic > mini + 0.1 > full + 0.1 and stochastic > full + 0.25
     # Momentum drives mini-batches out as well, and single samples out of the global one too.
@@ -190,15 +187,7 @@ def test_single_samples_escape_and_the_full_batch_does_not(seed: int) -> None:
 
 
 def test_small_steps_of_the_full_batch_end_where_the_slope_leads() -> None:
-    found = escape(
-        samples=30,
-        starts=100,
-        updates=300,
-        batch_sizes=(),
-        momentum=0.9,
-        learning_rates=(0.02,),
-        seed=3,
-    )
+    found = escaped(starts=100, updates=300, rate=0.02, seed=3)
     low, high = found.sine.basin
     step = np.diff(found.sine.frequencies)[0]  # so exactly are the hilltops known
     starts, ends = found.starts, found.ways[30][-1]
@@ -212,9 +201,6 @@ def test_small_steps_of_the_full_batch_end_where_the_slope_leads() -> None:
 
 
 def test_the_same_seed_repeats(small) -> None:
-    def texts(result) -> dict[str, str]:
-        return {name: table.csv() for name, table in result.tables().items()}
-
     assert texts(study(**SMALL)) == texts(small) != texts(study(**SMALL, seed=1))
 
 
@@ -231,17 +217,19 @@ def test_summary_and_findings_have_the_numbers(small) -> None:
 
 
 def test_arguments_are_checked() -> None:
-    for name in ("rows", "epochs", "momentum"):
-        with pytest.raises(ValueError, match=name):
-            study(**{**SMALL, name: 0})
+    for name, wrong in (
+        ("batch_sizes", (0,)),
+        ("learning_rates", ()),
+        ("learning_rates", (-0.1,)),
+        ("momentum", 1.0),
+    ):
+        with pytest.raises(ValueError, match=f"^{name} "):
+            study(**{**SMALL, name: wrong})
 
 
-def test_figures(small, monkeypatch) -> None:
-    pytest.importorskip("matplotlib")
-    monkeypatch.setattr("fastnn.figures._hangul_font", lambda: "DejaVu Sans")
-    for language in ("en", "ko"):
-        assert set(small.plot(language)) == {"surfaces", "updates", "escape", "ways"}
-    drawn = small.plot()
+def test_figures(small, language: str) -> None:
+    drawn = small.plot(language)
+    assert set(drawn) == {"surfaces", "updates", "escape", "ways"}
     image = drawn["updates"].axes[0].get_images()[0]
     assert (image.get_array() == small.responses[0].by_class).all()
     shares = drawn["escape"].axes[1].get_lines()

@@ -7,7 +7,7 @@ import io
 import os
 import textwrap
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -48,6 +48,31 @@ class Table:
         lengths = {name: len(values) for name, values in self.columns.items()}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"columns have lengths {lengths}; expected one length")
+
+    @classmethod
+    def of_rows(cls, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
+        """The table of some rows, from the first.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Of the columns.
+        rows : iterable of sequence
+            At least one, each with a value for every column.
+
+        Raises
+        ------
+        ValueError
+            For rows of another length.
+
+        Examples
+        --------
+        >>> print(Table.of_rows(("batch size", "loss"), [(1, 0.5), (32, 0.25)]))
+        batch size  loss
+                 1   0.5
+                32  0.25
+        """
+        return cls(dict(zip(names, zip(*rows, strict=True), strict=True)))
 
     def __getitem__(self, name: str) -> list[Any]:
         return self.columns[name]

@@ -1,15 +1,14 @@
-"""What studies train on, and the networks that they train."""
+"""What studies train on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from .. import checks, cli_data, data, layers
+from .. import checks, cli_data, data
 from ..cli_data import Parts
-from ..model import Sequential
 
 
 def parts_of(samples: Any, seed: int) -> Parts:
@@ -65,30 +64,6 @@ def with_first(parts: Parts, rows: int) -> Parts:
     X, y = (array[:rows] for array in parts.train)
     _check_varied(X, y)
     return parts._replace(train=(X, y))
-
-
-def network(
-    parts: Parts,
-    widths: Sequence[int],
-    activation: Callable[[], layers.Layer] = layers.ReLU,
-    *,
-    dropout: float = 0.0,
-    seed: int = 0,
-) -> Sequential:
-    """A classifier of standardised inputs: hidden layers, each with an activation.
-
-    >>> network(parts_of(None, 0), [32]).parameter_count
-    2410
-    """
-    inputs = parts.train[0]
-    stack: list[layers.Layer] = [cli_data.standardize(inputs)]
-    width = inputs.shape[1]
-    for hidden in widths:
-        stack += [layers.Linear(width, hidden), activation()]
-        if dropout:
-            stack.append(layers.Dropout(dropout))
-        width = hidden
-    return Sequential(*stack, layers.Linear(width, parts.outputs), seed=seed)
 
 
 def _check_varied(X: np.ndarray, y: np.ndarray) -> None:

@@ -7,23 +7,22 @@ the last updates are too long for the place that they have come to.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from itertools import cycle
 from typing import Any, ClassVar
 
 import numpy as np
 
-from .. import figures
+from .. import checks, figures
 from ..cli_data import Parts
 from ..history import History
-from ..many import fit_many
 from ..optim import Adam
+from ..perceptron import network
 from ..schedules import BY_NAME
 from ..words import Words
-from .curves import by_epoch
 from .results import Results, Table
-from .samples import network, parts_of, with_first
+from .samples import parts_of, with_first
+from .sweeps import by_epoch, sweep
 
 REFERENCE = "constant"
 """The schedule that the others are compared with."""
@@ -46,8 +45,8 @@ def study(
 
     Parameters
     ----------
-    data : pair of arrays (X, y), Parts or None
-        None for the embedded digits.
+    data : pair of arrays (X, y) or Parts, optional
+        Samples and class numbers; the embedded digits by default.
     seed : int, default 0
         Of the split and of the first network; the others have the seeds after it.
     rows : int, default 2000
@@ -62,12 +61,23 @@ def study(
     width : int, default 32
         Of the one hidden layer.
 
+    Returns
+    -------
+    Schedules
+
+    Raises
+    ------
+    ValueError, TypeError
+        For data or sizes that do not fit.
+
     Examples
     --------
     >>> results = study(epochs=2, networks=1)
     >>> [effect.name for effect in results.effects][:3]
     ['constant', 'step', 'exponential']
     """
+    checks.positive_ints(epochs=epochs, networks=networks, batch_size=batch_size, width=width)
+    checks.number("rate", rate, above=0.0)
     parts = with_first(parts_of(data, seed), rows)
     seeds = range(seed, seed + networks)
     effects = []
@@ -228,7 +238,7 @@ class Schedules(Results):
             ends.plot(last, [place] * len(last), "o", color=colour, alpha=0.4, ms=4, mew=0)
             ends.plot(effect.validation_loss, place, "|", color=colour, ms=16, mew=3)
         curves.set(yscale="log", xlabel=say("epoch"), ylabel=say("training loss, mean"))
-        curves.xaxis.get_major_locator().set_params(integer=True)
+        figures.whole_ticks(curves)
         curves.legend(ncols=2)
         ends.set(xscale="log", xlabel=say("validation loss: each network, and mean"))
         ends.xaxis.get_major_locator().set_params(subs=(1.0, 2.0, 5.0))
@@ -249,20 +259,17 @@ def _trained(
     width: int,
 ) -> list[History]:
     """A network of each seed, trained with a schedule."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # those that diverge are told of as such
-        return fit_many(
-            [network(parts, [width], seed=seed) for seed in seeds],
-            *parts.train,
-            optimizers=Adam(rate),
-            seeds=list(seeds),
-            schedule=BY_NAME[name](epochs),
-            epochs=epochs,
-            batch_size=batch_size,
-            validation_data=parts.validation,
-            history="update",
-            progress=False,
-        )
+    return sweep(
+        [network(parts, [width], seed=seed) for seed in seeds],
+        parts,
+        optimizers=Adam(rate),
+        seeds=list(seeds),
+        schedule=BY_NAME[name](epochs),
+        epochs=epochs,
+        batch_size=batch_size,
+        validation_data=parts.validation,
+        history="update",
+    )
 
 
 def _means(losses: list[np.ndarray]) -> np.ndarray:

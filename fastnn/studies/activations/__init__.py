@@ -33,7 +33,7 @@ def study(
 
     Parameters
     ----------
-    data : pair of arrays (X, y), optional
+    data : pair of arrays (X, y) or Parts, optional
         Samples and class numbers; the embedded digits by default.
     seed : int, default 0
     rows : int, default 2000
@@ -63,10 +63,8 @@ def study(
     >>> sigmoid < 1e-4 < relu
     True
     """
-    seed = checks.integer("seed", seed, at_least=0)
+    checks.positive_ints(epochs=epochs, updates=updates)
     networks = checks.integer("networks", networks, at_least=2)
-    epochs = checks.positive_int("epochs", epochs)
-    updates = checks.positive_int("updates", updates)
     depths = sorted(checks.positive_int("depths", depth) for depth in depths)
     if not depths:
         raise ValueError("depths is empty; expected numbers of hidden layers")

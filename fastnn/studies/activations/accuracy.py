@@ -13,8 +13,7 @@ from ...many import fit_many
 from ...optim import Adam
 from ...words import Words
 from ..results import Table
-from ..samples import network
-from .part import ELEMENTWISE, HIDDEN, Part, seeds
+from .part import ELEMENTWISE, Part, seeds, untrained
 
 _RATE = 1e-3
 
@@ -79,8 +78,8 @@ def measure(parts: Parts, networks: int, epochs: int, seed: int) -> Accuracy:
     """The same network and training with every activation."""
     accuracies = {}
     numbers = seeds(seed, networks)
-    for name, activation in ELEMENTWISE.items():
-        models = [network(parts, HIDDEN, activation, seed=number) for number in numbers]
+    for name in ELEMENTWISE:
+        models = untrained(name, parts, numbers)
         fit_many(
             models,
             *parts.train,

@@ -11,6 +11,7 @@ from ... import figures
 from ...backend import use_backend
 from ...model import Sequential
 from ...words import Words
+from .. import drawing
 from ..results import Table
 from .part import ELEMENTWISE, Part
 
@@ -69,7 +70,7 @@ class Curves(Part):
             axis.set(xlim=(-_DRAWN, _DRAWN), ylim=(-2.2, 3.2))
         for axis in axes[-1]:
             axis.set_xlabel("$z$")
-        figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        drawing.shared_legend(figure, axis, 2)
         return {"curves": figure}
 
 

@@ -19,8 +19,7 @@ from ...model import Sequential
 from ...optim import Adam
 from ...words import Words
 from ..results import Table
-from ..samples import network
-from .part import ELEMENTWISE, HIDDEN, Part, seeds
+from .part import Part, seeds, untrained
 
 _ACTIVATIONS = ("relu", "leaky_relu")
 _SETTINGS = {"usual": (1e-3, 0.0), "rate 0.1": (0.1, 0.0), "bias -5": (1e-3, -5.0)}
@@ -54,7 +53,7 @@ class Dead(Part):
             for number, numbers in enumerate(zip(*trained, strict=True))
         ]
         titles = ("setting", "activation", "network", "off before", "off after", "accuracy")
-        return {"dead": Table(dict(zip(titles, zip(*rows, strict=True), strict=True)))}
+        return {"dead": Table.of_rows(titles, rows)}
 
     def finding(self) -> str:
         def off(setting: str) -> str:
@@ -63,10 +62,12 @@ class Dead(Part):
             )
             return ", ".join(shares)
 
-        usual, rate, bias = _SETTINGS
+        usual, high_rate, low_bias = _SETTINGS
+        rates, biases = zip(*_SETTINGS.values(), strict=True)
         return (
             f"Units that are off for every training row after training: {off(usual)}; at a "
-            f"learning rate of 0.1 instead of 0.001 {off(rate)}; from biases of -5 {off(bias)}. "
+            f"learning rate of {rates[1]:g} instead of {rates[0]:g} {off(high_rate)}; from biases "
+            f"of {biases[2]:g} {off(low_bias)}. "
             "A ReLU that is off has no gradient to come back by; a leaky one has."
         )
 
@@ -105,7 +106,7 @@ def measure(parts: Parts, networks: int, epochs: int, seed: int) -> Dead:
     numbers = seeds(seed, networks)
     for setting, (rate, bias) in _SETTINGS.items():
         for name in _ACTIVATIONS:
-            models = [network(parts, HIDDEN, ELEMENTWISE[name], seed=number) for number in numbers]
+            models = untrained(name, parts, numbers)
             for model in models:
                 _start_from(model, bias)
             before = [share_off(model, parts.train[0]) for model in models]

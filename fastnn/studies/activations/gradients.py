@@ -15,16 +15,20 @@ from numpy.typing import DTypeLike
 
 from ... import figures, init
 from ...backend import use_backend
-from ...cli_data import Parts, standardize
+from ...cli_data import Parts
 from ...layers import Activation, Layer, Linear
 from ...losses import CrossEntropyLoss
 from ...model import Sequential
+from ...perceptron import standardize
 from ...words import Words
+from .. import drawing
 from ..results import Table
 from .part import ELEMENTWISE, Part
 
 _ACTIVATIONS = ("sigmoid", "tanh", "relu", "selu")
-_SMALL = 0.01
+_DEVIATION = 0.01
+_SMALL = f"normal {_DEVIATION}"
+"""What weights are called that are merely small."""
 _ROWS, _WIDTH = 100, 64
 
 Setting = tuple[str, str, int]
@@ -58,16 +62,16 @@ class Gradients(Part):
             for number, size in enumerate(sizes, start=1)
         ]
         titles = ("activation", "initialiser", "hidden layers", "layer", "relative gradient")
-        return {"gradients": Table(dict(zip(titles, zip(*rows, strict=True), strict=True)))}
+        return {"gradients": Table.of_rows(titles, rows)}
 
     def finding(self) -> str:
         deepest = self.depths[-1]
         arrived = (f"{name} {self.at_first(name, deepest):.2g}" for name in _ACTIVATIONS)
-        small = self.at_first("relu", deepest, "normal 0.01")
+        small = self.at_first("relu", deepest, _SMALL)
         return (
             f"Through {deepest} layers, this share of the gradient arrives at the first, each "
             f"activation with its own initialiser: {', '.join(arrived)}. ReLU with weights of "
-            f"deviation {_SMALL} instead: {small:.2g}."
+            f"deviation {_DEVIATION} instead: {small:.2g}."
         )
 
     def draw(self, say: Words) -> dict[str, Any]:
@@ -101,7 +105,7 @@ class Gradients(Part):
         for axis in axes[1]:
             axis.set_xlabel(say("layer"))
         figure.supylabel(say("gradient, relative to the last layer's"), size="medium")
-        figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+        drawing.shared_legend(figure, axis, 4)
         return figure
 
 
@@ -127,11 +131,11 @@ def measure(parts: Parts, depths: Sequence[int], seed: int) -> Gradients:
 def _initialisers() -> dict[str, init.Initialiser]:
     """Those that the activations have by default, and weights that are merely small."""
     names = ("glorot_uniform", "he_uniform", "lecun_normal")
-    return {name: init.resolve(name) for name in names} | {"normal 0.01": _small}
+    return {name: init.resolve(name) for name in names} | {_SMALL: _small}
 
 
 def _small(generator: np.random.Generator, shape: tuple[int, int], dtype: DTypeLike) -> np.ndarray:
-    return generator.normal(0.0, _SMALL, shape).astype(dtype)
+    return generator.normal(0.0, _DEVIATION, shape).astype(dtype)
 
 
 def _norms(model: Sequential, inputs: np.ndarray, classes: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from ...many import fit_many
 from ...model import Sequential
 from ...optim import Adam
 from ...words import Words
+from .. import drawing
 from ..results import Table
 from .part import ELEMENTWISE, Part, seeds
 
@@ -97,7 +98,7 @@ class Linearity(Part):
             accuracy = f"{self.accuracies[name][0]:.1%}"
             axis.set_title(say("{name}: {accuracy} right", name=name, accuracy=accuracy))
             axis.set(aspect="equal", xlim=(-_REACH, _REACH), ylim=(-_REACH, _REACH))
-        figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        drawing.shared_legend(figure, axis, 2)
         return {"xor": figure}
 
 

@@ -18,8 +18,7 @@ from ...many import fit_many
 from ...optim import SGD
 from ...words import Words
 from ..results import Table
-from ..samples import network
-from .part import ELEMENTWISE, HIDDEN, Part, seeds
+from .part import Part, seeds, untrained
 
 ERRORS = (0.1, 0.01)
 """The shares of training rows that may be wrong."""
@@ -56,7 +55,7 @@ class Speed(Part):
         means = {name: errors.mean(axis=0) for name, errors in self.errors.items()}
         updates = range(len(next(iter(means.values()))))
         return {
-            "updates": Table(dict(zip(titles, zip(*rows, strict=True), strict=True))),
+            "updates": Table.of_rows(titles, rows),
             "training-errors": Table({"updates": updates, **means}),
         }
 
@@ -92,10 +91,8 @@ def measure(parts: Parts, networks: int, updates: int, seed: int) -> Speed:
     """Networks of either activation at the same rate."""
     errors = {}
     for name in _ACTIVATIONS:
-        numbers = seeds(seed, networks)
-        models = [network(parts, HIDDEN, ELEMENTWISE[name], seed=number) for number in numbers]
         histories = fit_many(
-            models,
+            untrained(name, parts, seeds(seed, networks)),
             *parts.train,
             optimizers=SGD(_RATE),
             batch_size="full",

@@ -15,7 +15,6 @@ an update on the largest sample alone takes its loss to 0.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,17 +22,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ... import checks, figures
+from ... import checks
 from ...words import Words
 from ..results import Results, Table
 from ..samples import parts_of, with_first
 from ..two_weights import two_weights
-from ..wording import kind_of_descent, series
+from ..wording import series
+from . import drawing
 from .noise import Variances, variances
 from .paths import Paths, paths
 from .training import RATES, Curve, Trainer
-
-_EXPECTED = "tr \N{GREEK CAPITAL LETTER SIGMA} / B"
 
 
 def study(
@@ -51,8 +49,8 @@ def study(
 
     Parameters
     ----------
-    data : pair of arrays (X, y), or Parts, optional
-        The embedded digits by default.
+    data : pair of arrays (X, y) or Parts, optional
+        Samples and class numbers; the embedded digits by default.
     seed : int, default 0
     rows : int, default 1000
         The most samples to train on.
@@ -82,7 +80,7 @@ def study(
     >>> result.summary()["updates an epoch"]
     [3, 1]
     """
-    checks.positive_int("epochs", epochs)
+    checks.positive_ints(epochs=epochs, hidden=hidden, path_updates=path_updates)
     if accuracy is not None:
         accuracy = checks.number("accuracy", accuracy, at_least=0.0, at_most=1.0)
     parts = with_first(parts_of(data, seed), rows)
@@ -153,7 +151,6 @@ class BatchSize(Results):
         return f"{100.0 * self.target:.6g}%"
 
     def tables(self) -> dict[str, Table]:
-        """See :class:`Results`."""
         return {
             "summary": self.summary(),
             "epochs": self._epochs(),
@@ -215,7 +212,6 @@ class BatchSize(Results):
         return [math.inf if epoch is None else unit(curve, epoch) for curve, epoch in reached]
 
     def findings(self) -> list[str]:
-        """See :class:`Results`."""
         summary = self.summary()
         sizes = summary["batch size"]
         first, last = (1e3 * summary["seconds an epoch"][place] for place in (0, -1))
@@ -274,71 +270,8 @@ class BatchSize(Results):
         )
 
     def draw(self, say: Words) -> dict[str, Any]:
-        """See :class:`Results`."""
         return {
-            "curves": self._draw_curves(say),
-            "noise": self._draw_noise(say),
-            "paths": self.paths.draw(say, self._colours()),
-        }
-
-    def _colours(self) -> dict[int, str]:
-        """One for each batch size, in all figures."""
-        sizes = sorted({1, *(curve.batch_size for curve in self.curves)})
-        return dict(zip(sizes, itertools.cycle(figures.COLOURS), strict=False))
-
-    def _draw_curves(self, say: Words) -> Any:
-        """The loss three times: by epochs, by updates and by seconds."""
-        figure = figures.new(10.5, 4.2)
-        axes = figure.subplots(1, 3, sharey=True)
-        for axis, unit, positions_of in (
-            (axes[0], say("epoch"), lambda curve: np.arange(len(curve.loss))),
-            (axes[1], say("updates"), lambda curve: curve.updates),
-            (axes[2], say("seconds of training"), lambda curve: curve.seconds),
-        ):
-            for curve in self.curves:
-                positions, style = positions_of(curve), self._style(say, curve)
-                axis.semilogy(positions, curve.loss, **style)
-                epoch = curve.epochs_to(self.target)
-                if epoch is not None:
-                    axis.plot(positions[epoch], curve.loss[epoch], "o", color=style["color"])
-            axis.set_xlabel(unit)
-        axes[1].set_xscale("symlog", linthresh=1.0)
-        axes[1].set_xlim(left=0.0)
-        axes[0].set_ylabel(say("loss of all training samples"))
-        axes[1].set_title(say("dots: where validation accuracy reaches {target}", target=self.goal))
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-        return figure
-
-    def _draw_noise(self, say: Words) -> Any:
-        """The variance by batch size, and the noise scale as the loss falls."""
-        figure = figures.new(9.5, 4.4)
-        left, right = figure.subplots(1, 2)
-        sizes = self.variances.batch_sizes
-        left.loglog(sizes, self.variances.expected, color="0.6", label=_EXPECTED)
-        left.loglog(sizes, self.variances.measured, "ko", label=say("measured on batches"))
-        left.set(xlabel=say("batch size"), ylabel=say("variance of the gradient"))
-        left.legend()
-        for curve in self.curves:
-            right.loglog(curve.loss, curve.noise_scale, ".-", lw=0.8, **self._style(say, curve))
-        right.axhline(self.suggested, color="0.3", lw=1, ls="--")
-        right.annotate(
-            say("suggested batch size: {size}", size=self.suggested),
-            (0.01, self.suggested),
-            xycoords=("axes fraction", "data"),
-            xytext=(0, 3),
-            textcoords="offset points",
-            ha="left",
-            va="bottom",
-        )
-        right.invert_xaxis()
-        right.set(
-            xlabel=say("loss of all training samples"), ylabel=say("gradient noise scale (samples)")
-        )
-        figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-        return figure
-
-    def _style(self, say: Words, curve: Curve) -> dict[str, str]:
-        return {
-            "color": self._colours()[curve.batch_size],
-            "label": kind_of_descent(say, curve.batch_size, self.samples),
+            "curves": drawing.curves(self, say),
+            "noise": drawing.noise(self, say),
+            "paths": self.paths.draw(say, drawing.colours(self)),
         }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,11 +11,10 @@ import numpy as np
 
 from ...cli_data import Parts
 from ...history import EpochInfo
-from ...many import fit_many
 from ...model import Sequential
 from ...optim import SGD
-from ..curves import by_epoch
-from ..samples import network
+from ...perceptron import network
+from ..sweeps import by_epoch, sweep
 from .noise import gradient_noise
 
 RATES = tuple(0.005 * 2.0**power for power in range(10))
@@ -121,18 +119,15 @@ class Trainer:
         )
 
     def _validation_losses(self, batch_size: int) -> list[float]:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # of rates at which training diverges
-            histories = fit_many(
-                [self.network() for _ in RATES],
-                *self.parts.train,
-                optimizers=[SGD(rate) for rate in RATES],
-                batch_size=batch_size,
-                validation_data=self.parts.validation,
-                epochs=self.epochs,
-                seeds=self.seed,
-                progress=False,
-            )
+        histories = sweep(
+            [self.network() for _ in RATES],
+            self.parts,
+            optimizers=[SGD(rate) for rate in RATES],
+            batch_size=batch_size,
+            validation_data=self.parts.validation,
+            epochs=self.epochs,
+            seeds=self.seed,
+        )
         return by_epoch(histories, "val_loss", self.epochs).mean(axis=1).tolist()
 
     def _measure(self, model: Sequential) -> tuple[float, ...]:

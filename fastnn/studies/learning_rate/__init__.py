@@ -7,37 +7,28 @@ network with rates of every size, and finds one by a range test.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from ... import figures
+from ... import checks
 from ...cli_data import Parts
 from ...history import History
-from ...many import fit_many
 from ...model import Sequential
 from ...optim import SGD
+from ...perceptron import network
 from ...words import Words
-from ..descent import descend
 from ..results import Results, Table
-from ..samples import network, parts_of, with_first
+from ..samples import parts_of, with_first
+from ..sweeps import sweep
 from ..wording import series
-from .range_test import SHARE, RangeTest, range_test, smoothed
+from . import drawing
+from .parabola import RATES_BY_CURVATURE, STEPS, on_parabola
+from .range_test import SHARE, RangeTest, range_test
 
 RATES = (0.001, 0.01, 0.1, 1.0, 3.0, 10.0)
 """What the network is trained with."""
-
-RATES_BY_CURVATURE = (0.2, 1.0, 1.8, 2.0, 2.1)
-"""Rates on the parabola, times its curvature L."""
-
-STEPS = 12
-"""How many are made on the parabola."""
-
-_LEAST_DRAWN = 1e-8
-"""Of the top of an axis; smaller losses, down to 0, are off it."""
 
 _STILL_RIGHT = 2.0
 """A rate counts as right whose validation loss is at most so many times the least."""
@@ -57,8 +48,8 @@ def study(
 
     Parameters
     ----------
-    data : pair of arrays (X, y), Parts or None
-        None for the embedded digits.
+    data : pair of arrays (X, y) or Parts, optional
+        Samples and class numbers; the embedded digits by default.
     seed : int, default 0
     rows : int, default 2000
         The most samples to train on.
@@ -70,12 +61,24 @@ def study(
     width : int, default 32
         Of the one hidden layer.
 
+    Returns
+    -------
+    LearningRate
+
+    Raises
+    ------
+    ValueError, TypeError
+        For data or sizes that do not fit.
+
     Examples
     --------
     >>> results = study(epochs=2)
     >>> results.runs[-1].rate, results.verdict(results.runs[-1])
     (10.0, 'diverged')
     """
+    checks.positive_ints(
+        epochs=epochs, range_updates=range_updates, batch_size=batch_size, width=width
+    )
     parts = with_first(parts_of(data, seed), rows)
 
     def fresh() -> Sequential:
@@ -86,23 +89,20 @@ def study(
     )
     rates = [*RATES, tested.suggestion]
     models = [fresh() for _ in rates]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # some are meant to diverge
-        histories = fit_many(
-            models,
-            *parts.train,
-            optimizers=[SGD(rate) for rate in rates],
-            seeds=seed,
-            epochs=epochs,
-            batch_size=batch_size,
-            history="update",
-            progress=False,
-        )
+    histories = sweep(
+        models,
+        parts,
+        optimizers=[SGD(rate) for rate in rates],
+        seeds=seed,
+        epochs=epochs,
+        batch_size=batch_size,
+        history="update",
+    )
     *runs, suggested = (
         _run(rate, model, history, parts)
         for rate, model, history in zip(rates, models, histories, strict=True)
     )
-    return LearningRate(_on_parabola(), runs, tested, suggested)
+    return LearningRate(on_parabola(), runs, tested, suggested)
 
 
 @dataclass(frozen=True)
@@ -191,9 +191,9 @@ class LearningRate(Results):
         ]
         return {
             "rates": self.summary(),
-            "updates": _table(("learning rate", "update", "loss"), updates),
+            "updates": Table.of_rows(("learning rate", "update", "loss"), updates),
             "range": self.tested.table(),
-            "parabola": _table(("rate times curvature", "step", "x"), steps),
+            "parabola": Table.of_rows(("rate times curvature", "step", "x"), steps),
         }
 
     def findings(self) -> list[str]:
@@ -249,71 +249,10 @@ class LearningRate(Results):
 
     def draw(self, say: Words) -> dict[str, Any]:
         return {
-            "parabola": self._draw_parabola(say),
-            "curves": self._draw_curves(say),
-            "range": self._draw_range_test(say),
+            "parabola": drawing.parabola(self, say),
+            "curves": drawing.curves(self, say),
+            "range": drawing.range_test(self, say),
         }
-
-    def _draw_parabola(self, say: Words) -> Any:
-        figure = figures.new(10.0, 2.6)
-        axes = figure.subplots(1, len(RATES_BY_CURVATURE), sharey=True)
-        reach = 1.1 * float(np.abs(self.parabola).max())
-        x = np.linspace(-reach, reach, 200)
-        for axis, rate, way in zip(axes, RATES_BY_CURVATURE, self.parabola, strict=True):
-            axis.plot(x, x**2 / 2, color="0.7")
-            axis.plot(way, way**2 / 2, ".-", lw=1.0)
-            axis.plot(way[0], way[0] ** 2 / 2, "o", mfc="white", ms=6, color=figures.COLOURS[0])
-            axis.set(title=say("rate {rate} / L", rate=f"{rate:g}"), xlabel="x")
-        axes[0].set_ylabel(say("loss"))
-        return figure
-
-    def _draw_curves(self, say: Words) -> Any:
-        figure = figures.new(10.0, 4.0)
-        curves, ends = figure.subplots(1, 2, width_ratios=(3, 2))
-        lowest = np.inf
-        for run, colour in zip(self.runs, figures.COLOURS, strict=False):
-            losses = smoothed(run.losses[np.isfinite(run.losses)])
-            lowest = min(lowest, losses.min())
-            curves.plot(losses, color=colour, label=_label(run, say))
-            mark = "o" if run.diverged_at is None else "x"
-            ends.plot(run.rate, run.validation_accuracy, mark, color=colour, ms=7, mew=2)
-        top = 100.0 * self.runs[0].losses[0]
-        curves.set(yscale="log", ylim=(max(lowest / 2.0, _LEAST_DRAWN * top), top))
-        curves.set(xlabel=say("update"), ylabel=say("training loss, smoothed"))
-        curves.legend(title=say("learning rate"), ncols=2, loc="upper right")
-        rate, accuracy = self.suggested.rate, self.suggested.validation_accuracy
-        ends.axvline(rate, color="0.3", ls=":")
-        label = say("by the range test: {rate}", rate=f"{rate:.2g}")
-        ends.plot(rate, accuracy, "D", color="0.3", ms=7, label=label)
-        ends.set(xscale="log", xlabel=say("learning rate"), ylabel=say("validation accuracy"))
-        ends.set(ylim=(0.0, 1.05))
-        ends.legend(loc="lower left")
-        return figure
-
-    def _draw_range_test(self, say: Words) -> Any:
-        figure = figures.new(8.0, 3.6)
-        axis, tested = figure.subplots(), self.tested
-        axis.plot(tested.rates, tested.losses, color="0.75", lw=1.0, label=say("loss"))
-        axis.plot(tested.rates, tested.smoothed, lw=2.0, label=say("loss, smoothed"))
-        axis.axvline(
-            tested.least_at, color=figures.COLOURS[1], ls="--", label=say("least smoothed loss")
-        )
-        axis.axvline(
-            tested.suggestion,
-            color=figures.COLOURS[2],
-            label=say("suggested: {rate}", rate=f"{tested.suggestion:.3g}"),
-        )
-        axis.set(xscale="log", ylim=(0.0, 2.0 * tested.losses[0]))
-        axis.set(xlabel=say("learning rate, rising from update to update"), ylabel=say("loss"))
-        axis.legend(loc="lower left")
-        return figure
-
-
-def _on_parabola() -> np.ndarray:
-    """x^2 / 2, whose curvature is 1."""
-    start = np.ones((1, 1))
-    ways = [descend(SGD(rate), lambda x, _: x, start, STEPS) for rate in RATES_BY_CURVATURE]
-    return np.stack(ways)[:, :, 0, 0]
 
 
 def _run(rate: float, model: Sequential, history: History, parts: Parts) -> Run:
@@ -331,12 +270,6 @@ def _run(rate: float, model: Sequential, history: History, parts: Parts) -> Run:
     )
 
 
-def _label(run: Run, say: Words) -> str:
-    if run.diverged_at is None:
-        return f"{run.rate:g}"
-    return say("{rate}: diverged at update {update}", rate=f"{run.rate:g}", update=run.diverged_at)
-
-
 def _outcome(run: Run) -> str:
     return (
         f"training loss {run.training_loss:.3g}, validation loss {run.validation_loss:.3g} and "
@@ -347,7 +280,3 @@ def _outcome(run: Run) -> str:
 def _judged_by(run: Run) -> float:
     is_good = run.diverged_at is None and np.isfinite(run.validation_loss)
     return run.validation_loss if is_good else np.inf
-
-
-def _table(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> Table:
-    return Table(dict(zip(names, zip(*rows, strict=True), strict=True)))

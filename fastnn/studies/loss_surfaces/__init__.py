@@ -47,7 +47,7 @@ def study(
 
     Parameters
     ----------
-    data : pair of arrays (X, y), or Parts, optional
+    data : pair of arrays (X, y) or Parts, optional
         For the surfaces and the network; the embedded digits by default.
     seed : int, default 0
     rows : int, default 1000
@@ -70,7 +70,8 @@ def study(
         Samples drawn for an update, those below ``samples``; the full batch is added.
     momentum : float, default 0.9
         Beside none.
-    learning_rates : sequence of float
+    learning_rates : sequence of float, default (0.025, 0.05, 0.1, 0.2, 0.4)
+        Of those descents.
 
     Returns
     -------
@@ -87,7 +88,15 @@ def study(
     >>> result.summary()["batch size"]
     [1, 5, 30, 1, 5, 30]
     """
-    checks.positive_int("epochs", epochs)
+    checks.positive_ints(
+        hidden=hidden,
+        per_class=per_class,
+        epochs=epochs,
+        samples=samples,
+        starts=starts,
+        updates=updates,
+    )
+    checks.number("learning_rate", learning_rate, above=0.0)
     parts = with_first(parts_of(data, seed), rows)
     return LossSurfaces(
         _pair(two_weights(parts)),
@@ -162,7 +171,6 @@ class LossSurfaces(Results):
     escape: Escape
 
     def tables(self) -> dict[str, Table]:
-        """See :class:`Results`."""
         before, after = (self.pair.losses(w) for w in (self.pair.unit.minimum, self.pair.updated))
         return {
             "surfaces": Table(
@@ -186,7 +194,6 @@ class LossSurfaces(Results):
         )
 
     def findings(self) -> list[str]:
-        """See :class:`Results`."""
         before, after = (self.pair.losses(w) for w in (self.pair.unit.minimum, self.pair.updated))
         return [
             "Where all samples' loss is least, single samples still pull. An update on sample A, "
@@ -198,7 +205,6 @@ class LossSurfaces(Results):
         ]
 
     def draw(self, say: Words) -> dict[str, Any]:
-        """See :class:`Results`."""
         return {
             "surfaces": self._draw_surfaces(say),
             "updates": responses.draw(self.responses, say),

@@ -19,6 +19,7 @@ import numpy as np
 from ... import checks, figures
 from ...optim import SGD
 from ...words import Words
+from .. import drawing
 from ..descent import descend
 from ..results import Table
 from ..wording import kind_of_descent, series
@@ -143,7 +144,7 @@ class Escape:
             for rate, share in zip(self.learning_rates, shares, strict=True)
         ]
         names = ("momentum", "batch size", "learning rate", "share in the global minimum")
-        return Table(dict(zip(names, zip(*rows, strict=True), strict=True)))
+        return Table.of_rows(names, rows)
 
     def findings(self) -> list[str]:
         """What noise does, and what momentum does."""
@@ -201,7 +202,7 @@ class Escape:
         )
         right.set_xticks(self.learning_rates, [f"{rate:g}" for rate in self.learning_rates])
         right.minorticks_off()
-        figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        drawing.shared_legend(figure, right, 2)
         return figure
 
     def _draw_ways(self, say: Words) -> Any:
@@ -233,7 +234,12 @@ def escape(
 
     The other arguments are those of the study.
     """
-    momentum = checks.number("momentum", momentum, above=0.0)
+    momentum = checks.number("momentum", momentum, above=0.0, below=1.0)
+    rates = tuple(checks.number("learning_rates", rate, above=0.0) for rate in learning_rates)
+    if not rates:
+        raise ValueError("learning_rates is empty; expected learning rates")
+    smaller = [size for size in batch_sizes if size < samples]
+    sizes = [*(checks.positive_int("batch_sizes", size) for size in smaller), samples]
     generator = np.random.default_rng(seed)
     least, largest = np.log(_POSITIONS)
     x = np.exp(generator.uniform(least, largest, samples))
@@ -250,19 +256,16 @@ def escape(
 
         return descend(SGD(rate, momentum), gradient, begin, updates)[:, :, 0]
 
-    sizes = [*(size for size in batch_sizes if size < samples), samples]
     shares = {
-        (momentum, size): [
-            sine.share_in_basin(ways(rate, momentum, size)[-1]) for rate in learning_rates
-        ]
+        (momentum, size): [sine.share_in_basin(ways(rate, momentum, size)[-1]) for rate in rates]
         for momentum in (0.0, momentum)
         for size in sizes
     }
-    shown_rate = learning_rates[int(np.argmax(shares[0.0, sizes[0]]))]
+    shown_rate = rates[int(np.argmax(shares[0.0, sizes[0]]))]
     return Escape(
         sine,
         updates,
-        tuple(learning_rates),
+        rates,
         begin[:, 0],
         shares,
         {size: ways(shown_rate, 0.0, size) for size in sizes},

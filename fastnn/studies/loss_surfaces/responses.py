@@ -13,9 +13,9 @@ from ...cli_data import Parts
 from ...losses import CrossEntropyLoss
 from ...model import Sequential
 from ...optim import SGD
+from ...perceptron import network
 from ...words import Words
 from ..results import Table
-from ..samples import network
 
 _MOST_NAMES, _MOST_LETTERS, _UPRIGHT_LETTERS = 20, 12, 3
 """Classes whose names have room along an axis, how much of each has, and how much upright."""
@@ -107,7 +107,7 @@ def table(measured: list[Responses]) -> Table:
         for j, other in enumerate(one.classes)
     ]
     names = ("epochs", "updated on class", "loss of class", "mean change")
-    return Table(dict(zip(names, zip(*rows, strict=True), strict=True)))
+    return Table.of_rows(names, rows)
 
 
 def draw(measured: list[Responses], say: Words) -> Any:

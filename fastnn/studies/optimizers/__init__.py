@@ -5,30 +5,20 @@ Each gets the same grid of learning rates, and is judged at the best of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from ... import figures
-from ...optim import OPTIMIZERS
+from ... import checks
 from ...words import Words
-from .. import drawing
 from ..results import Results, Table
 from ..samples import parts_of, with_first
-from . import training
+from . import drawing, training
+from .compared import COMPARED, title
 from .descents import RATES, Descent, best_of, descents
 from .surfaces import SURFACES, Surface
 from .training import Training, trainings
-
-COMPARED = tuple(name for name in OPTIMIZERS if name != "adamw")
-"""All but AdamW, which without its weight decay is Adam."""
-
-_LEAST_DRAWN = 1e-6
-"""Of the top of an axis; smaller losses, down to 0, are off it."""
-
-_COLOURS = dict(zip(COMPARED, figures.COLOURS, strict=False))
 
 
 def study(
@@ -46,8 +36,8 @@ def study(
 
     Parameters
     ----------
-    data : pair of arrays (X, y), Parts or None
-        None for the embedded digits.
+    data : pair of arrays (X, y) or Parts, optional
+        Samples and class numbers; the embedded digits by default.
     seed : int, default 0
         Of the split and of the first network; the others have the seeds after it.
     rows : int, default 2000
@@ -62,17 +52,30 @@ def study(
     width : int, default 32
         Of the one hidden layer.
 
+    Returns
+    -------
+    Optimizers
+
+    Raises
+    ------
+    ValueError, TypeError
+        For data or sizes that do not fit.
+
     Examples
     --------
     >>> results = study(steps=40, epochs=1, networks=1)
     >>> results.best_on(SURFACES[1], "rmsprop").leaves_at < 40
     True
     """
+    checks.positive_ints(
+        steps=steps, epochs=epochs, networks=networks, batch_size=batch_size, width=width
+    )
+    parts = with_first(parts_of(data, seed), rows)
     return Optimizers(
         descents(COMPARED, steps),
         trainings(
             COMPARED,
-            with_first(parts_of(data, seed), rows),
+            parts,
             range(seed, seed + networks),
             epochs=epochs,
             batch_size=batch_size,
@@ -116,7 +119,7 @@ class Optimizers(Results):
         best = {name: self.best_by(name) for name in COMPARED}
         return Table(
             {
-                "optimizer": [_title(name) for name in COMPARED],
+                "optimizer": [title(name) for name in COMPARED],
                 **{
                     f"{surface.name}: steps": [
                         _or_never(self.best_on(surface, name).reaches_at) for name in COMPARED
@@ -138,7 +141,7 @@ class Optimizers(Results):
             "paths": Table(
                 {
                     "surface": [d.surface.name for d in best for _ in d.points],
-                    "optimizer": [_title(d.optimizer) for d in best for _ in d.points],
+                    "optimizer": [title(d.optimizer) for d in best for _ in d.points],
                     "step": [step for d in best for step in range(len(d.points))],
                     "x": np.concatenate([d.points[:, 0] for d in best]),
                     "y": np.concatenate([d.points[:, 1] for d in best]),
@@ -147,7 +150,7 @@ class Optimizers(Results):
             ),
             "rates": Table(
                 {
-                    "optimizer": [_title(t.optimizer) for t in self.trainings],
+                    "optimizer": [title(t.optimizer) for t in self.trainings],
                     "learning rate": [t.rate for t in self.trainings],
                     "validation loss": [t.validation_loss for t in self.trainings],
                 }
@@ -160,7 +163,7 @@ class Optimizers(Results):
             {
                 "surface": [d.surface.name for d in best],
                 "loss": [d.surface.formula for d in best],
-                "optimizer": [_title(d.optimizer) for d in best],
+                "optimizer": [title(d.optimizer) for d in best],
                 "learning rate": [d.rate for d in best],
                 "last loss": [d.losses[-1] for d in best],
                 "left at step": [_or_never(d.leaves_at) for d in best],
@@ -177,14 +180,14 @@ class Optimizers(Results):
 
     def _finding_on(self, surface: Surface) -> str:
         best = [self.best_on(surface, name) for name in COMPARED]
-        steps = {_title(d.optimizer): d.reaches_at for d in best}
+        steps = {title(d.optimizer): d.reaches_at for d in best}
         reached = sorted((taken, name) for name, taken in steps.items() if taken is not None)
         never = [name for name, taken in steps.items() if taken is None]
-        parts = [f"{name} in {taken} steps" for taken, name in reached]
+        parts = [f"{name} in {taken} steps" for taken, name in reached] or ["none"]
         if never:
             parts.append(f"not within {len(best[0].points) - 1} steps: {', '.join(never)}")
         leaving = ", ".join(
-            f"{_title(name)} {self._count_leaving(surface, name)}" for name in COMPARED
+            f"{title(name)} {self._count_leaving(surface, name)}" for name in COMPARED
         )
         return (
             f"Surface with a {surface.name}, each at the best of {len(RATES)} rates: the minimum "
@@ -195,17 +198,17 @@ class Optimizers(Results):
     def _findings_on_data(self) -> list[str]:
         best = sorted(map(self.best_by, COMPARED), key=lambda t: t.validation_loss)
         first, last = best[0], best[-1]
-        rates = ", ".join(f"{_title(t.optimizer)} {t.rate:g}" for t in best)
+        rates = ", ".join(f"{title(t.optimizer)} {t.rate:g}" for t in best)
         fastest = min(best, key=lambda t: float(t.training_losses[:, 0].mean()))
         wide = ", ".join(
-            f"{_title(name)} {self._count_good(name, 2.0 * first.validation_loss)}"
+            f"{title(name)} {self._count_good(name, 2.0 * first.validation_loss)}"
             for name in COMPARED
         )
         return [
             f"On the data, each at its best rate ({rates}), the validation loss after the last "
-            f"epoch goes from {first.validation_loss:.3g} ({_title(first.optimizer)}) to "
-            f"{last.validation_loss:.3g} ({_title(last.optimizer)}).",
-            f"{_title(fastest.optimizer)} has the lowest training loss in the first epoch, "
+            f"epoch goes from {first.validation_loss:.3g} ({title(first.optimizer)}) to "
+            f"{last.validation_loss:.3g} ({title(last.optimizer)}).",
+            f"{title(fastest.optimizer)} has the lowest training loss in the first epoch, "
             f"{fastest.training_losses[:, 0].mean():.3g}. Of {len(training.RATES)} rates, so many "
             f"come within twice the least validation loss: {wide}.",
         ]
@@ -215,66 +218,10 @@ class Optimizers(Results):
 
     def draw(self, say: Words) -> dict[str, Any]:
         return {
-            "paths": self._draw_surfaces(say, self._draw_paths),
-            "descents": self._draw_surfaces(say, self._draw_losses),
-            "training": self._draw_training(say),
+            "paths": drawing.paths(self, say),
+            "descents": drawing.descents(self, say),
+            "training": drawing.training(self, say),
         }
-
-    def _draw_surfaces(self, say: Words, draw: Callable[[Words, Any, Surface], None]) -> Any:
-        figure = figures.new(10.0, 8.0)
-        axes = figure.subplots(2, 2)
-        for axis, surface in zip(axes.flat, SURFACES, strict=True):
-            draw(say, axis, surface)
-            axis.set_title(f"{say(surface.name)}\n${surface.formula}$")
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
-        return figure
-
-    def _draw_paths(self, say: Words, axis: Any, surface: Surface) -> None:
-        x, y = (np.linspace(*ends, 160) for ends in (surface.x_range, surface.y_range))
-        drawing.contours(axis, x, y, surface.loss(*np.meshgrid(x, y)))
-        for name in COMPARED:
-            points = self.best_on(surface, name).points
-            drawing.path(axis, points, _COLOURS[name], _title(name))
-        axis.plot(
-            *surface.minimum, "*", color="black", ms=12, mfc="white", label=say("global minimum")
-        )
-        axis.set(xlim=surface.x_range, ylim=surface.y_range, xlabel="x", ylabel="y")
-
-    def _draw_losses(self, say: Words, axis: Any, surface: Surface) -> None:
-        bottom = surface.loss_at(surface.minimum)
-        for name in COMPARED:
-            above = self.best_on(surface, name).losses - bottom
-            axis.plot(above, color=_COLOURS[name], label=_title(name))
-        top = 2.0 * (surface.loss_at(surface.start) - bottom)
-        axis.set(yscale="log", ylim=(_LEAST_DRAWN * top, top))
-        axis.set(xlabel=say("step"), ylabel=say("loss above the minimum"))
-
-    def _draw_training(self, say: Words) -> Any:
-        figure = figures.new(10.0, 3.6)
-        losses, accuracies, rates = figure.subplots(1, 3)
-        for name in COMPARED:
-            best, style = self.best_by(name), {"color": _COLOURS[name], "label": _title(name)}
-            epochs = range(1, best.training_losses.shape[1] + 1)
-            losses.plot(epochs, best.training_losses.mean(axis=0), **style)
-            accuracies.plot(epochs, best.validation_accuracies.mean(axis=0), **style)
-            tried = self.trained_by(name)
-            rates.plot([t.rate for t in tried], [t.validation_loss for t in tried], ".-", **style)
-        losses.set(yscale="log", xlabel=say("epoch"), ylabel=say("training loss"))
-        accuracies.set(xlabel=say("epoch"), ylabel=say("validation accuracy"))
-        rates.set(xscale="log", xlabel=say("learning rate"), ylabel=say("validation loss"))
-        lowest = min(t.validation_loss for t in self.trainings)
-        # The lowest rate has hardly trained: what is far above it diverges.
-        top = 2.0 * max(self.trained_by(name)[0].validation_loss for name in COMPARED)
-        rates.set(yscale="log", ylim=(max(0.7 * lowest, _LEAST_DRAWN * top), top))
-        for axis in (losses, accuracies):
-            axis.xaxis.get_major_locator().set_params(integer=True)
-        figure.legend(*losses.get_legend_handles_labels(), loc="outside upper center", ncols=6)
-        return figure
-
-
-def _title(optimizer: str) -> str:
-    return getattr(OPTIMIZERS[optimizer], "__name__", optimizer)
 
 
 def _or_never(step: int | None) -> int | str:
@@ -285,7 +232,7 @@ def _table_of_epochs(chosen: list[Training]) -> Table:
     epochs = chosen[0].training_losses.shape[1]
     return Table(
         {
-            "optimizer": [_title(t.optimizer) for t in chosen for _ in range(epochs)],
+            "optimizer": [title(t.optimizer) for t in chosen for _ in range(epochs)],
             "epoch": [epoch for _ in chosen for epoch in range(1, epochs + 1)],
             "training loss": np.concatenate([t.training_losses.mean(axis=0) for t in chosen]),
             "validation loss": np.concatenate([t.validation_losses.mean(axis=0) for t in chosen]),

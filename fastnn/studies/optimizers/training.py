@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ...cli_data import Parts
-from ...many import fit_many
 from ...optim import OPTIMIZERS
-from ..curves import by_epoch
-from ..samples import network
+from ...perceptron import network
+from ..sweeps import by_epoch, sweep
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 """The grid, the same for every optimizer."""
@@ -55,18 +53,15 @@ def trainings(
 ) -> list[Training]:
     """Train a network of each seed by each optimizer at each rate, all in one call."""
     grid = [(name, rate) for name in optimizers for rate in RATES]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # rates that are too high diverge
-        histories = fit_many(
-            [network(parts, [width], seed=seed) for _ in grid for seed in seeds],
-            *parts.train,
-            optimizers=[OPTIMIZERS[name](rate) for name, rate in grid for _ in seeds],
-            seeds=[seed for _ in grid for seed in seeds],
-            epochs=epochs,
-            batch_size=batch_size,
-            validation_data=parts.validation,
-            progress=False,
-        )
+    histories = sweep(
+        [network(parts, [width], seed=seed) for _ in grid for seed in seeds],
+        parts,
+        optimizers=[OPTIMIZERS[name](rate) for name, rate in grid for _ in seeds],
+        seeds=[seed for _ in grid for seed in seeds],
+        epochs=epochs,
+        batch_size=batch_size,
+        validation_data=parts.validation,
+    )
     found = []
     for number, (name, rate) in enumerate(grid):
         own = histories[number * len(seeds) : (number + 1) * len(seeds)]

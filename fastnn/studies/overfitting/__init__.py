@@ -24,8 +24,8 @@ import numpy as np
 from ... import checks
 from ...words import Words
 from .. import samples
-from ..curves import by_epoch
 from ..results import Results, Table
+from ..sweeps import by_epoch
 from . import drawing
 from .experiment import REMEDIES, Remedy, draw_rows, image_shape, train
 
@@ -49,8 +49,8 @@ def study(
 
     Parameters
     ----------
-    data : pair of arrays (X, y), optional
-        The embedded digits by default.
+    data : pair of arrays (X, y) or Parts, optional
+        Samples and class numbers; the embedded digits by default.
     seed : int, default 0
     rows : int, default 200
         That a network is trained on; at most half of the training part.
@@ -58,9 +58,13 @@ def study(
         The share of their labels that is replaced by another class.
     draws : int, default 4
         Of rows, wrong labels, weights and shuffles: every network is trained once on each.
-    widths : sequence of int
+    widths : sequence of int, default 1, 2, 4, ... 256
         Of the hidden layer, ascending; remedies are tried on the last.
     epochs : int, default 150
+
+    Returns
+    -------
+    Overfitting
 
     Raises
     ------
@@ -72,10 +76,10 @@ def study(
     >>> study(rows=100, draws=2, widths=[1, 64], epochs=20).underfits.tolist()
     [True, False]
     """
+    checks.positive_ints(rows=rows, epochs=epochs)
     checks.integer("draws", draws, at_least=2)
-    checks.positive_int("rows", rows)
-    checks.positive_int("epochs", epochs)
-    if not widths or list(widths) != sorted(set(widths)):
+    widths = [checks.positive_int("widths", width) for width in widths]
+    if not widths or widths != sorted(set(widths)):
         raise ValueError(f"widths is {widths!r}; expected hidden units in ascending order")
     parts = samples.parts_of(data, seed)
     columns, shape = parts.train[0].shape[1], image_shape(parts.train[0])
@@ -93,7 +97,7 @@ def study(
         rows=len(drawn[0].parts.train[0]),
         validation_rows=len(drawn[0].parts.validation[0]),
         wrong=wrong,
-        widths=list(widths),
+        widths=widths,
         training_loss=np.array([by_epoch(h, "loss", epochs) for h in histories]),
         validation_loss=np.array([by_epoch(h, "val_loss", epochs) for h in histories]),
         validation_accuracy=np.array([by_epoch(h, "val_accuracy", epochs) for h in histories]),

@@ -13,7 +13,7 @@ from ...history import History
 from ...many import fit_many
 from ...model import Sequential
 from ...optim import AdamW
-from .. import samples
+from ...perceptron import network
 
 
 class Remedy(NamedTuple):
@@ -106,7 +106,7 @@ def train(
     ``shape`` is that of the rows' images; where they are none, nothing is augmented.
     """
     models = [
-        samples.network(draw.parts, [width], dropout=remedy.dropout, seed=draw.seed)
+        network(draw.parts, [width], dropout=remedy.dropout, seed=draw.seed)
         for width, remedy in settings
     ]
     optimizers = [AdamW(_LEARNING_RATE, weight_decay=r.weight_decay) for _, r in settings]
@@ -115,6 +115,7 @@ def train(
         "epochs": epochs,
         "batch_size": _BATCH_SIZE,
         "validation_data": draw.parts.validation,
+        "progress": False,
     }
     together = [n for n, (_, remedy) in enumerate(settings) if not (shape and remedy.augments)]
     fit_many(

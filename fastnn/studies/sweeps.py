@@ -1,12 +1,37 @@
-"""What several trainings measured, as arrays."""
+"""Trainings at several settings, at some of which the loss may diverge."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from ..cli_data import Parts
 from ..history import History
+from ..many import fit_many
+from ..model import Sequential
+
+
+def sweep(models: Sequence[Sequential], parts: Parts, **settings: Any) -> list[History]:
+    """Train networks on the training part; of those that diverge only their histories tell.
+
+    Parameters
+    ----------
+    models : sequence of Sequential
+    parts : Parts
+    **settings
+        As :func:`fastnn.fit_many` takes them.
+
+    Returns
+    -------
+    list of History
+        In the order of ``models``.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return fit_many(models, *parts.train, progress=False, **settings)
 
 
 def by_epoch(

@@ -13,7 +13,6 @@ sharp minima", ICLR 2017.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,19 +20,17 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from .. import checks, figures, layers
-from ..arena import Arena
-from ..cli_data import Parts
-from ..evaluation import Evaluation
-from ..losses import CrossEntropyLoss
-from ..many import fit_many
-from ..model import Sequential
-from ..optim import SGD
-from ..runs import Runs
-from ..training_data import TrainingData
-from ..words import Words
-from . import samples
-from .results import Results, Table
+from ... import checks, layers
+from ...cli_data import Parts
+from ...many import fit_many
+from ...model import Sequential
+from ...optim import SGD
+from ...perceptron import network
+from ...words import Words
+from .. import samples
+from ..results import Results, Table
+from . import drawing
+from .surroundings import RADII, SHARP, Surroundings
 
 
 class Setting(NamedTuple):
@@ -53,18 +50,10 @@ SETTINGS = (
 )
 """Each differs from another one in one thing: the batch, the depth, the activation."""
 
-RADII = (0.125, 0.25, 0.5, 1.0)
-SHARP = RADII.index(0.5)
-"""The radius at which the mean rise of the loss is taken as the sharpness."""
-
 _LEARNING_RATE, _CLIP_NORM = 0.2, 1.0
 _ON_PLATEAU = 0.9
 """A loss above this share of what guessing gives is that of a network that has learnt nothing."""
 _WIDTH = 32
-_COLOURS = "viridis"
-_LINES = {"colors": "white", "linestyles": "solid", "linewidths": 0.4}
-_LEAST_DRAWN = 1e-6
-"""A smaller loss, which has no end on a logarithmic scale, is drawn as this one."""
 
 
 def study(
@@ -81,8 +70,8 @@ def study(
 
     Parameters
     ----------
-    data : pair of arrays (X, y), optional
-        The embedded digits by default.
+    data : pair of arrays (X, y) or Parts, optional
+        Samples and class numbers; the embedded digits by default.
     seed : int, default 0
     rows : int, default 1000
         The most to train on; the landscape is that of the loss on the same rows.
@@ -94,6 +83,10 @@ def study(
         Random ones from every network, to see how steep the way out is.
     points : int, default 41
         Along each side of the landscape, an odd number: the network is the one in the middle.
+
+    Returns
+    -------
+    Landscape
 
     Raises
     ------
@@ -107,9 +100,8 @@ def study(
     >>> bool(deep > 3 * mini_batches > 3 * sigmoid)
     True
     """
+    checks.positive_ints(updates=updates, directions=directions)
     checks.integer("networks", networks, at_least=2)
-    checks.positive_int("updates", updates)
-    checks.positive_int("directions", directions)
     if checks.integer("points", points, at_least=3) % 2 == 0:
         raise ValueError(f"points is {points}; expected an odd number, with one in the middle")
     parts = samples.with_first(samples.parts_of(data, seed), rows)
@@ -139,7 +131,7 @@ def _train(
 ) -> tuple[list[Sequential], int]:
     """A network of a setting for each seed, and how many updates each had."""
     widths = [_WIDTH] * setting.hidden_layers
-    models = [samples.network(parts, widths, setting.activation, seed=own) for own in seeds]
+    models = [network(parts, widths, setting.activation, seed=own) for own in seeds]
     rows = len(parts.train[0])
     batch_size = min(setting.batch_size or rows, rows)
     an_epoch = math.ceil(rows / batch_size)
@@ -152,6 +144,7 @@ def _train(
         batch_size=batch_size,
         epochs=epochs,
         clip_norm=_CLIP_NORM,
+        progress=False,
     )
     return models, epochs * an_epoch
 
@@ -160,68 +153,6 @@ def _entropy(labels: np.ndarray) -> float:
     """The entropy of class numbers, in nats."""
     counts = np.unique(labels, return_counts=True)[1]
     return float(-(counts / len(labels)) @ np.log(counts / len(labels)))
-
-
-class Surroundings:
-    """The loss on some rows around a network's weights.
-
-    Parameters
-    ----------
-    model : Sequential
-        A copy is moved about; the network stays as it is.
-    X, y : array (B, I) and class numbers (B,)
-
-    Examples
-    --------
-    >>> from fastnn import data, Linear
-    >>> X, y = data.digits()
-    >>> model = Sequential(Linear(64, 10), seed=0)
-    >>> around = Surroundings(model, X, y)
-    >>> around.loss(0.0) == model.evaluate(X, y)["loss"]
-    True
-    """
-
-    def __init__(self, model: Sequential, X: np.ndarray, y: np.ndarray) -> None:
-        self._model, self._runs = copy.deepcopy(model), Runs()
-        self._centre = Arena(model.arena.parameters, "float64")
-        self._centre.flat[:] = model.arena.flat
-        rows = TrainingData(self._model, X, y, CrossEntropyLoss())
-        self._evaluation = Evaluation(self._model, rows, metrics=())
-
-    def direction(self, generator: np.random.Generator) -> np.ndarray:
-        """A random direction (P,) among all P parameters, normalised neuron by neuron.
-
-        Normal numbers, each column of a weight scaled to the column's norm (Li et al. 2018,
-        section 4); 0 for all other parameters.
-        """
-        direction = self._centre.like()
-        for name, weight in self._centre.items():
-            if weight.ndim == 2:
-                drawn = generator.standard_normal(weight.shape)
-                scale = np.linalg.norm(weight, axis=0) / np.linalg.norm(drawn, axis=0)
-                direction[name][...] = drawn * scale
-        return direction.flat
-
-    def loss(self, shift: np.ndarray | float) -> float:
-        """The mean loss with the parameters moved by a shift (P,)."""
-        self._model.arena.flat[:] = self._centre.flat + shift
-        return self._evaluation.measure(self._runs)["loss"]
-
-    def over(self, plane: tuple[np.ndarray, np.ndarray], grid: np.ndarray) -> np.ndarray:
-        """The loss (G, G) at steps along a plane's directions: rows are steps along the second."""
-        first, second = plane
-        return np.array([[self.loss(a * first + b * second) for a in grid] for b in grid])
-
-    def rises(self, generator: np.random.Generator, directions: int) -> np.ndarray:
-        """How far the loss rises at each radius, (R,): the mean over directions, both ways."""
-        found = np.zeros(len(RADII))
-        for _ in range(directions):
-            direction = self.direction(generator)
-            found += [
-                (self.loss(radius * direction) + self.loss(-radius * direction)) / 2
-                for radius in RADII
-            ]
-        return found / directions - self.loss(0.0)
 
 
 @dataclass(frozen=True)
@@ -246,11 +177,6 @@ class Place:
     accuracies: np.ndarray
     rises: np.ndarray
     loss: np.ndarray
-
-    @property
-    def heights(self) -> np.ndarray:
-        """The landscape as it is drawn, (G, G): the logarithm to base 10 of the loss."""
-        return np.log10(np.maximum(self.loss, _LEAST_DRAWN))
 
 
 @dataclass(frozen=True)
@@ -361,67 +287,7 @@ class Landscape(Results):
 
     def draw(self, say: Words) -> dict[str, Any]:
         return {
-            "contours": self._draw_contours(say),
-            "surfaces": self._draw_surfaces(say),
-            "rises": self._draw_rises(say),
+            "contours": drawing.contours(self, say),
+            "surfaces": drawing.surfaces(self, say),
+            "rises": drawing.rises(self, say),
         }
-
-    def _levels(self) -> np.ndarray:
-        """Powers of ten between all of the losses, four a decade; the same for every landscape."""
-        losses = np.array([place.heights for place in self.places])
-        low, high = math.floor(losses.min()), math.ceil(losses.max())
-        return np.linspace(low, high, 4 * (high - low) + 1)
-
-    def _draw_contours(self, say: Words) -> Any:
-        figure = figures.new(8.2, 6.9)
-        axes = figure.subplots(2, 2, sharex=True, sharey=True)
-        levels = self._levels()
-        for axis, place in zip(axes.flat, self.places, strict=True):
-            filled = axis.contourf(self.grid, self.grid, place.heights, levels, cmap=_COLOURS)
-            axis.contour(self.grid, self.grid, place.heights, levels, **_LINES)
-            axis.plot(0.0, 0.0, "+", color="white", ms=9, mew=2)
-            axis.set(title=self._title(place, say), aspect="equal")
-        for axis in axes[1]:
-            axis.set_xlabel(say("first direction"))
-        for axis in axes[:, 0]:
-            axis.set_ylabel(say("second direction"))
-        bar = figure.colorbar(filled, ax=axes, shrink=0.8, label=say("loss"))
-        bar.set_ticks(levels[::4], labels=_powers(levels[::4]))
-        return figure
-
-    def _draw_surfaces(self, say: Words) -> Any:
-        figure = figures.new(8.2, 8.2, layout=None)
-        axes = figure.subplots(2, 2, subplot_kw={"projection": "3d"})
-        figure.subplots_adjust(0.0, 0.05, 0.94, 0.93, wspace=0.05, hspace=0.25)
-        levels = self._levels()
-        first, second = np.meshgrid(self.grid, self.grid)
-        for axis, place in zip(axes.flat, self.places, strict=True):
-            limits = {"vmin": levels[0], "vmax": levels[-1]}
-            axis.plot_surface(first, second, place.heights, cmap=_COLOURS, lw=0.0, **limits)
-            axis.set_zlim(levels[0], levels[-1])
-            axis.set_zticks(levels[::4], _powers(levels[::4]))
-            axis.set(xlabel=say("first direction"), ylabel=say("second direction"))
-            axis.set_zlabel(say("loss"))
-            axis.set_title(self._title(place, say))
-        return figure
-
-    def _draw_rises(self, say: Words) -> Any:
-        figure = figures.new(5.6, 3.8)
-        axis = figure.subplots()
-        for place, colour in zip(self.places, figures.COLOURS, strict=False):
-            mean, spread = place.rises.mean(axis=0), place.rises.std(axis=0, ddof=1)
-            label = say(place.setting)
-            axis.errorbar(RADII, mean, spread, fmt="o-", ms=4, color=colour, label=label, capsize=2)
-        axis.set(xscale="log", yscale="log", xlabel=say("radius"), ylabel=say("rise of the loss"))
-        axis.set_xticks(RADII, map(str, RADII))
-        axis.minorticks_off()
-        axis.legend()
-        return figure
-
-    def _title(self, place: Place, say: Words) -> str:
-        rise = f"{place.rises[0, SHARP]:.2g}"
-        return f"{say(place.setting)}\n" + say("rise at 0.5: {rise}", rise=rise)
-
-
-def _powers(exponents: np.ndarray) -> list[str]:
-    return [f"$10^{{{exponent:.0f}}}$" for exponent in exponents]
