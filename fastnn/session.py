@@ -249,7 +249,6 @@ class Session:
             logs |= {f"val_{name}": value for name, value in validated.items()}
         ends = self._after(logs | {"lr": rate}, bar)
         if self.terms.callbacks:
-            self.optimizer.attach(self.model)  # one of them may have reset it
             steps.load()
         return ends
 
@@ -285,12 +284,13 @@ class Session:
             self.schedule.observe(logs[self.schedule.monitor])
         self.stopping.see(epoch, logs, self.model)
         self.next_epoch = epoch + 1
-        if self.terms.checkpoint is not None:
-            self._save_checkpoint(self.terms.checkpoint)
         info = EpochInfo(epoch + 1, logs, self.model)
         for callback in self.terms.callbacks:
             callback(info)
+        self.optimizer.attach(self.model)  # a callback may have reset it
         self.history.stopped_early = self.stopping.done or info.stopped
+        if self.terms.checkpoint is not None:
+            self._save_checkpoint(self.terms.checkpoint)  # what the next epoch begins with
         return info.stopped
 
     # -- checkpoints --

@@ -103,7 +103,7 @@ def fit(
     history : "epoch" or "update", default "epoch"
         "update" keeps loss and learning rate of every update too.
     checkpoint : path, optional
-        Written after every epoch.
+        Written after every epoch and its callbacks.
     resume : bool, default False
         Go on from ``checkpoint``, if it is there: the bits are those of an unbroken run.
     progress : bool, optional

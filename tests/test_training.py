@@ -636,6 +636,26 @@ def test_an_interrupted_and_resumed_run_gives_the_bits_of_an_unbroken_one(except
     assert_same_bits(broken, whole)
 
 
+def test_a_resumed_run_begins_with_the_weights_that_callbacks_left(tmp_path):
+    whole, path = elaborate(), tmp_path / "run.safetensors"
+
+    def change(info):
+        info.model.arena.flat[:] *= 0.9
+        if info.epoch == 2:
+            info.model.optimizer.reset()
+
+    def interrupt(info):
+        if info.epoch == 4:
+            raise KeyboardInterrupt
+
+    elaborate_fit(whole, 6, callbacks=[change])
+    with pytest.raises(KeyboardInterrupt):
+        elaborate_fit(elaborate(), 6, checkpoint=path, callbacks=[change, interrupt])
+    resumed = elaborate(seed=99)
+    elaborate_fit(resumed, 6, checkpoint=path, resume=True, callbacks=[change])
+    assert_same_bits(resumed, whole)
+
+
 def test_a_finished_run_goes_on_with_more_epochs(tmp_path):
     whole, resumed, path = elaborate(), elaborate(), tmp_path / "run.safetensors"
     elaborate_fit(whole, 6)
