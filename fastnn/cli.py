@@ -316,19 +316,34 @@ def _study(arguments: argparse.Namespace) -> None:
     if arguments.data or arguments.label:
         source = arguments.data or cli_data.EMBEDDED
         parts = cli_data.read_parts(source, arguments.label, False, arguments.seed)
+    refused = []
     # A missing package or font is told before the experiment.
     with figures.lettering(Words(arguments.language)) if arguments.out else nullcontext():
-        for name in names:
+        for number, name in enumerate(names):
             taken = parts if arguments.name != _ALL or studies.takes_data(name) else None
-            numbers = studies.run(name, taken, seed=arguments.seed)
-            print(f"{name}: {studies.STUDIES[name]}", numbers, sep="\n\n")
-            if arguments.out:
-                with _saving(arguments.out):
-                    paths = numbers.save(arguments.out, arguments.language)
-                print("", *(f"saved {path}" for path in paths), sep="\n")
-            if name != names[-1]:
+            try:
+                numbers = studies.run(name, taken, seed=arguments.seed)
+            except ValueError as error:
+                if arguments.name != _ALL:
+                    raise
+                _report(f"{name}: {error}", USAGE)
+                refused.append(name)
+                continue
+            if number:
                 print()
-            sys.stdout.flush()
+            _tell(numbers, arguments)
+    if refused:
+        raise ValueError(f"not all studies could be made: {_listed(refused)}")
+
+
+def _tell(numbers: studies.Results, arguments: argparse.Namespace) -> None:
+    """Print what a study shows; write it too, where a folder was named."""
+    print(f"{numbers.name}: {studies.STUDIES[numbers.name]}", numbers, sep="\n\n")
+    if arguments.out:
+        with _saving(arguments.out):
+            paths = numbers.save(arguments.out, arguments.language)
+        print("", *(f"saved {path}" for path in paths), sep="\n")
+    sys.stdout.flush()
 
 
 def _doctor(arguments: argparse.Namespace) -> None:

@@ -302,6 +302,24 @@ def test_the_command_refuses(arguments: list[str], message: str, capsys) -> None
     assert message in captured.err and captured.out == ""
 
 
+def test_all_studies_go_on_after_one_that_refuses(squares: Squares, monkeypatch, capsys) -> None:
+    def run(name: str, data: object, *, seed: int) -> Squares:
+        if name == "cubes":
+            raise ValueError("no cubes")
+        return squares
+
+    monkeypatch.setattr(studies, "STUDIES", {"cubes": "What?", "squares": "Why?"})
+    monkeypatch.setattr(studies, "takes_data", lambda name: False)
+    monkeypatch.setattr(studies, "run", run)
+    assert main(["study", "all"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out.strip() == f"squares: Why?\n\n{squares}"
+    assert captured.err.splitlines() == [
+        "fastnn: error: cubes: no cubes",
+        "fastnn: error: not all studies could be made: cubes",
+    ]
+
+
 # The curves of a history
 
 

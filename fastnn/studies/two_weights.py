@@ -129,8 +129,8 @@ def two_weights(parts: Parts) -> TwoWeights:
         if abs(pair[:, 0] @ pair[:, 1]) <= _MOST_CORRELATION * len(pair):
             return TwoWeights(pair, targets, (int(varied[best[0]]), int(varied[second])))
     raise ValueError(
-        f"X has {inputs.shape[1]} columns; expected two that vary and have a correlation of at "
-        f"most {_MOST_CORRELATION}"
+        f"no two of X's columns ({inputs.shape[1]}) will do; expected two that vary and have a "
+        f"correlation of at most {_MOST_CORRELATION}"
     )
 
 
