@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ... import functional
+
 Pair = tuple[np.ndarray, np.ndarray]
 
 
@@ -80,8 +82,7 @@ def _neuron_gradient(x: np.ndarray, y: np.ndarray) -> Pair:
 
 
 def _outputs(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    z = weight[..., None] * _INPUTS + bias[..., None]
-    return (1.0 + np.tanh(z / 2.0)) / 2.0
+    return functional.sigmoid(weight[..., None] * _INPUTS + bias[..., None])
 
 
 def _saddle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
